@@ -1,0 +1,47 @@
+"""The environments: one small Python file each here, one C header each in ocean_c/.
+
+`make(name, num_envs)` gives a Gymnasium vector environment. To add one, copy squared.py and ocean_c/squared.h.
+"""
+
+import difflib
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from envs.vector import VecEnv
+
+NOT_ENVIRONMENTS = ("__init__", "vector", "render")
+
+
+def names() -> list[str]:
+    """Names of all environments."""
+    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in NOT_ENVIRONMENTS)
+
+
+def spec(name: str) -> ModuleType:
+    """The environment's Python file: config, observation_space, action_space, train, solved, fps.
+
+    Raises ValueError, with the nearest names, if there is none of that name.
+    """
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"unknown environment '{name}': {hint}there are {', '.join(names())}")
+    return importlib.import_module(f"envs.{name}")
+
+
+def make(
+    name: str, num_envs: int, seed: int = 0, num_threads: int = 1, groups: int = 1, config: dict | None = None, **options
+) -> "VecEnv":
+    """A vector environment of `num_envs` copies, split into `groups`, stepped by `num_threads` threads.
+
+    config        knobs of the environment that differ from its defaults
+    options       `copy`, `pin_memory`: see VecEnv
+    Raises ValueError or TypeError, naming the argument, for anything out of place; build.BuildError if the
+    environment cannot be compiled.
+    """
+    from envs.vector import VecEnv
+
+    return VecEnv(name, num_envs, seed, num_threads, groups, config, **options)

@@ -1,0 +1,21 @@
+"""Walk from the middle of a small grid to a target on its border; the template for new environments."""
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+
+# Each knob of SquaredConfig in ocean_c/squared.h: default, lowest, highest.
+config = {"size": (11, 3, 64), "max_steps": (44, 1, 1_000_000)}
+
+
+def observation_space(config: dict) -> Box:
+    return Box(0, 2, (config["size"], config["size"]), np.uint8)
+
+
+def action_space(config: dict) -> Discrete:
+    return Discrete(5)
+
+
+# What differs from the trainer's global defaults, the score that counts as solved, and frames a second to watch at.
+train = {"total_timesteps": 2_000_000}
+solved = 0.95
+fps = 8

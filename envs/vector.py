@@ -1,0 +1,337 @@
+"""VecEnv: copies of a C environment as a `gymnasium.vector.VectorEnv`, without copying what C writes.
+
+    env = envs.make("pong", 1024)
+    observations, infos = env.reset(seed=1)
+    observations, rewards, terminals, truncations, infos = env.step(actions)
+
+The arrays returned are views on the rows that C writes: the next step overwrites them (`copy=True` gives copies). An
+episode that ends resets at once (Gymnasium's SAME_STEP): the observation is the next episode's first, and where it was
+cut, `infos["final_obs"]` holds the last one of the old. A copy owns `agents` consecutive rows, so `num_envs`, as
+Gymnasium means it, counts rows. Copies are independent and each has its own random stream: results do not depend on
+threads or groups.
+
+With `groups`, parts of the vector step on threads of their own while the caller is busy with another part:
+
+    for group in range(groups):
+        env.send(actions[env.rows(group)], group)
+    ... = env.recv()                                   # the group that was sent first
+"""
+
+import atexit
+import queue
+import threading
+import weakref
+from collections import deque
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+import build
+import envs
+
+Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
+
+
+class VecEnv(VectorEnv):
+    """`num_envs` copies of the environment `name`; arguments as in `envs.make`.
+
+    copy          return copies instead of views, for callers that keep what they got
+    pin_memory    hold observations and rewards in page-locked memory, for asynchronous copies to a GPU
+
+    Attributes: num_envs (rows), copies, agents, num_groups, config (all knobs), log_fields, and the Gymnasium spaces.
+    Not for use by several threads at once, but for `send` and `recv(group)` of different groups.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"]}  # noqa: RUF012
+    render_mode = "rgb_array"
+
+    def __init__(
+        self,
+        name: str,
+        num_envs: int,
+        seed: int = 0,
+        num_threads: int = 1,
+        groups: int = 1,
+        config: dict | None = None,
+        copy: bool = False,
+        pin_memory: bool = False,
+    ):
+        for argument, value in (("num_envs", num_envs), ("num_threads", num_threads), ("groups", groups)):
+            check_integer(argument, value, 1, 2**24)
+        check_integer("seed", seed, 0, 2**63 - 1)
+        if num_envs % groups:
+            raise ValueError(f"num_envs ({num_envs}) must be a multiple of groups ({groups})")
+        spec = envs.spec(name)
+        self.name, self.copies, self.num_groups, self.copy = name, num_envs, groups, copy
+        self.config = resolve_config(name, spec.config, config or {})
+        self.metadata = {**self.metadata, "render_fps": spec.fps}
+        module = build.load(name)
+        self._ffi, self._lib = module.ffi, module.lib
+        c_config = self._ffi.new("Config *", self.config)
+
+        self.agents = self._lib.vec_agents(c_config)
+        self.num_envs = rows = num_envs * self.agents
+        self.single_observation_space = space = spec.observation_space(self.config)
+        self.single_action_space = spec.action_space(self.config)
+        self.observation_space = batch_space(space, rows)
+        self.action_space = batch_space(self.single_action_space, rows)
+        size = self._lib.vec_observation_size(c_config)
+        if not isinstance(space, Box) or int(np.prod(space.shape)) != size:
+            raise ValueError(f"envs/{name}.py declares observations {space}, ocean_c/{name}.h writes {size} numbers a row")
+        choices, shape = action_choices(self.single_action_space)
+
+        def array(row: tuple[int, ...], dtype: Any) -> np.ndarray:
+            if not pin_memory:
+                return np.zeros((rows, *row), dtype)
+            import torch
+
+            return torch.zeros((rows, *row), dtype=getattr(torch, np.dtype(dtype).name), pin_memory=True).numpy()
+
+        self.observations = array(space.shape, space.dtype)
+        self.final_observations = array(space.shape, space.dtype)
+        self.actions = np.zeros((rows, *shape), np.int64)
+        self.rewards = array((), np.float32)
+        self.terminals = np.zeros(rows, np.bool_)  # C writes bytes 0 and 1
+        self.truncations = np.zeros(rows, np.bool_)
+        pointer = self._ffi.from_buffer
+        c_rows = self._ffi.new("Rows *")[0]
+        c_rows.observations, c_rows.final_observations = pointer(self.observations), pointer(self.final_observations)
+        c_rows.actions = pointer(self.actions)
+        c_rows.rewards = pointer("float[]", self.rewards)
+        c_rows.terminals = pointer("uint8_t[]", self.terminals)
+        c_rows.truncations = pointer("uint8_t[]", self.truncations)
+        self._choices = np.asarray(choices, np.int64)
+        row_bytes = self.observations.nbytes // rows
+        c_choices = pointer("int64_t[]", self._choices)
+        self._vec = self._lib.vec_create(num_envs, c_config, c_rows, row_bytes, len(choices), c_choices)
+        if not self._vec:
+            raise MemoryError(f"no memory for num_envs={num_envs} copies of {name}")
+        self._free = weakref.finalize(self, self._lib.vec_close, self._vec)
+        self.log_fields = [field for field, _ in self._ffi.typeof("Log").fields]
+        self._log = np.zeros(len(self.log_fields))
+        self._seeded = False
+        self._seed = seed
+        self.closed = False
+
+        per_group = num_envs // groups
+        self._views = [self._view(group * per_group, (group + 1) * per_group) for group in range(groups)]
+        self._all = self._view(0, num_envs)
+        self._sent: deque[int] = deque()
+        self._jobs: list[Job | None] = [None] * groups
+        # One thread and one group: the caller steps. Otherwise the threads do, each a part of every group's copies.
+        self._workers = Workers(num_threads) if num_threads > 1 or groups > 1 else None
+
+    def _view(self, start: int, end: int) -> tuple:
+        """The copies [start, end) and their rows of every array."""
+        rows = slice(start * self.agents, end * self.agents)
+        arrays = (self.observations, self.rewards, self.terminals, self.truncations, self.final_observations)
+        return (start, end, rows, *(array[rows] for array in arrays))
+
+    def rows(self, group: int) -> slice:
+        """The rows that a group owns."""
+        return self._views[group][2]
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts new episodes everywhere; with a seed, also the random streams. Returns observations and no infos."""
+        if options:
+            raise ValueError(f"options: {self.name} takes none, but got {options}")
+        if self._sent:
+            raise RuntimeError("reset: receive every group that was sent first")
+        if seed is not None:
+            check_integer("seed", seed, 0, 2**63 - 1)
+        if seed is not None or not self._seeded:
+            self._lib.vec_seed(self._vec, self._seed if seed is None else seed)
+            self._seeded = True
+        self._lib.vec_reset(self._vec, 0, self.copies)
+        return (self.observations.copy() if self.copy else self.observations), {}
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Takes actions [rows, …] of any integer type; returns observations, rewards, terminals, truncations, infos.
+
+        Raises ValueError or TypeError for a wrong shape, type or value; then no copy has moved.
+        """
+        if self._sent:
+            raise RuntimeError("step: receive every group that was sent first")
+        self._write_actions(actions, self._all)
+        return self._result(self._all, self._start(self._all))
+
+    def send(self, actions: np.ndarray, group: int = 0) -> None:
+        """Starts a step of one group with its actions [rows of the group, …]; `recv` has the result. Raises as `step`."""
+        if self._jobs[group] is not None:
+            raise RuntimeError(f"send: group {group} was sent already; receive it first")
+        view = self._views[group]
+        self._write_actions(actions, view)
+        self._jobs[group] = self._start(view)
+        self._sent.append(group)
+
+    def recv(self, group: int | None = None) -> Step:
+        """What `step` returns, for the rows of the group that was sent first (or of the one named)."""
+        if not self._sent or (group is not None and self._jobs[group] is None):
+            raise RuntimeError("recv: nothing was sent")
+        if group is None:
+            group = self._sent.popleft()
+        else:
+            self._sent.remove(group)
+        job, self._jobs[group] = self._jobs[group], None
+        return self._result(self._views[group], job)
+
+    def _write_actions(self, actions: np.ndarray, view: tuple) -> None:
+        start, end, rows = view[:3]
+        target = self.actions[rows]
+        actions = np.asarray(actions)
+        if actions.shape != target.shape:
+            raise ValueError(f"actions: shape {actions.shape}, but {self.name} takes {target.shape}")
+        if actions.dtype.kind not in "iu":
+            raise TypeError(f"actions: dtype {actions.dtype}, but {self.name} takes integers")
+        if not self._seeded:
+            raise RuntimeError("step: call reset first")
+        np.copyto(target, actions, casting="unsafe")  # unsigned values beyond int64 turn negative
+        row = self._lib.vec_bad_action(self._vec, start, end)
+        if row >= 0:
+            raise ValueError(f"actions: {self.actions[row]} in row {row} is not in {self.single_action_space}")
+
+    def _start(self, view: tuple) -> "Job | int":
+        """Steps the copies of a view: here and now, or on the threads."""
+        if self._workers is None:
+            return self._lib.vec_step(self._vec, view[0], view[1])
+        return self._workers.start(self._lib.vec_step, self._vec, view[0], view[1])
+
+    def _result(self, view: tuple, job: "Job | int") -> Step:
+        _, _, _, observations, rewards, terminals, truncations, final = view
+        truncated = job if self._workers is None else job.wait()
+        infos = {"final_obs": final, "_final_obs": truncations} if truncated else {}
+        if not self.copy:
+            return observations, rewards, terminals, truncations, infos
+        infos = {key: value.copy() for key, value in infos.items()}
+        return observations.copy(), rewards.copy(), terminals.copy(), truncations.copy(), infos
+
+    def log(self, start: int = 0, end: int | None = None) -> dict[str, float]:
+        """Means over the episodes that the copies [start, end) finished since their last log, and `n`, how many.
+
+        Score, perf (0 to 1, 1 is solved), episode_return, episode_length and what else the environment counts; without
+        a finished episode only n = 0.
+        """
+        self._log[:] = 0
+        pointer = self._ffi.from_buffer("double[]", self._log)
+        self._lib.vec_log(self._vec, start, self.copies if end is None else end, pointer)
+        sums = dict(zip(self.log_fields, self._log.tolist(), strict=True))
+        n = sums.pop("n")
+        return {**{field: total / n for field, total in sums.items()}, "n": n} if n else {"n": 0.0}
+
+    def render(self, copy: int = 0, width: int = 320, height: int = 240) -> np.ndarray:
+        """A picture [height, width, 3] of one copy, in bytes."""
+        check_integer("copy", copy, 0, self.copies - 1)
+        check_integer("width", width, 1, 8192)
+        check_integer("height", height, 1, 8192)
+        frame = np.empty((height, width, 3), np.uint8)
+        self._lib.vec_render(self._vec, copy, self._ffi.from_buffer("uint8_t[]", frame), width, height)
+        return frame
+
+    def save(self) -> dict[str, np.ndarray]:
+        """Everything there is to the vector now, as arrays that `load` takes; receive what was sent first."""
+        if self._sent:
+            raise RuntimeError("save: receive every group that was sent first")
+        states = np.empty((self.copies, self._lib.vec_state_size()), np.uint8)
+        self._lib.vec_save(self._vec, self._ffi.from_buffer("char[]", states))
+        return {"states": states, **{name: getattr(self, name).copy() for name in ROWS}}
+
+    def load(self, saved: dict[str, np.ndarray]) -> None:
+        """Goes back to what `save` gave. Raises ValueError if it was of another environment, config or size."""
+        shapes = {"states": (self.copies, self._lib.vec_state_size())}
+        shapes.update({name: getattr(self, name).shape for name in ROWS})
+        for name, shape in shapes.items():
+            if name not in saved or saved[name].shape != shape:
+                found = saved[name].shape if name in saved else "nothing"
+                raise ValueError(f"saved state: {name} is {found}, but {self.name} here has {shape}")
+        self._lib.vec_load(self._vec, self._ffi.from_buffer("char[]", np.ascontiguousarray(saved["states"])))
+        for name in ROWS:
+            np.copyto(getattr(self, name), saved[name])
+        self._seeded = True
+
+    def close_extras(self, **kwargs: Any) -> None:
+        if self._workers is not None:
+            self._workers.close()
+        self._free()
+
+
+ROWS = ("observations", "final_observations", "actions", "rewards", "terminals", "truncations")
+
+
+class Job:
+    """One step of a group, in as many parts as there are threads."""
+
+    def __init__(self, parts: int):
+        self.results: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.parts = parts
+
+    def wait(self) -> int:
+        """Waits for every part; returns how many rows were truncated."""
+        return sum(self.results.get() for _ in range(self.parts))
+
+
+class Workers:
+    """Threads that step ranges of copies; CFFI releases the interpreter's lock while C runs."""
+
+    def __init__(self, num_threads: int):
+        self.queue: queue.SimpleQueue = queue.SimpleQueue()
+        self.threads = [threading.Thread(target=self.work, daemon=True) for _ in range(num_threads)]
+        for thread in self.threads:
+            thread.start()
+        atexit.register(self.close)
+
+    def work(self) -> None:
+        while (task := self.queue.get()) is not None:
+            function, vec, start, end, results = task
+            results.put(function(vec, start, end))
+
+    def start(self, function: Any, vec: Any, start: int, end: int) -> Job:
+        bounds = np.linspace(start, end, min(len(self.threads), end - start) + 1).astype(int).tolist()
+        job = Job(len(bounds) - 1)
+        for low, high in zip(bounds, bounds[1:], strict=False):
+            self.queue.put((function, vec, low, high, job.results))
+        return job
+
+    def close(self) -> None:
+        atexit.unregister(self.close)
+        for _ in self.threads:
+            self.queue.put(None)
+        for thread in self.threads:
+            thread.join()
+        self.threads = []
+
+
+def check_integer(argument: str, value: Any, low: int, high: int) -> None:
+    """Raises TypeError or ValueError, naming the argument, unless value is an integer in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{argument}: {value!r} is no integer")
+    if not low <= value <= high:
+        raise ValueError(f"{argument}: {value} is not between {low} and {high}")
+
+
+def resolve_config(name: str, knobs: dict[str, tuple], given: dict[str, Any]) -> dict[str, Any]:
+    """The environment's config with what was given over its defaults; raises ValueError or TypeError."""
+    config = {knob: default for knob, (default, _, _) in knobs.items()}
+    for knob, value in given.items():
+        if knob not in knobs:
+            raise ValueError(f"config: {name} has no '{knob}'; it has {', '.join(knobs)}")
+        default, low, high = knobs[knob]
+        if isinstance(default, int):
+            check_integer(f"config {knob}", value, low, high)
+        elif isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            raise TypeError(f"config {knob}: {value!r} is no number")
+        elif not low <= value <= high:
+            raise ValueError(f"config {knob}: {value} is not between {low} and {high}")
+        config[knob] = type(default)(value)
+    return config
+
+
+def action_choices(space: Any) -> tuple[list[int], tuple[int, ...]]:
+    """How many values each integer of an action row can take, and the shape of a row."""
+    if isinstance(space, Discrete) and space.start == 0:
+        return [int(space.n)], ()
+    if isinstance(space, MultiDiscrete) and not space.start.any() and space.nvec.ndim == 1:
+        return space.nvec.tolist(), space.shape
+    raise ValueError(f"action space {space}: C environments take Discrete or MultiDiscrete, counted from 0")

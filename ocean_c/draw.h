@@ -1,0 +1,99 @@
+// Drawing into an RGB byte frame [height, width, 3], with no display. Shapes are in the game's own units and have
+// smooth edges, so that one render function serves a terminal of 80 columns and a large picture alike:
+//
+//   frame = draw_view(frame, 160, 120, BLACK);        // the game is 160 x 120 units, fitted and centred
+//   draw_rectangle(frame, x, y, width, height, WHITE);
+#ifndef DRAW_H
+#define DRAW_H
+#include <stdint.h>
+
+typedef struct Frame {
+    uint8_t *pixels;
+    int width, height;
+    float scale, left, top; // pixel = unit * scale + (left, top)
+} Frame;
+
+typedef struct Color {
+    uint8_t r, g, b;
+} Color;
+
+// One palette for all games.
+#define COLOR_NIGHT ((Color){18, 20, 31})
+#define COLOR_PANEL ((Color){32, 36, 54})
+#define COLOR_LINE ((Color){64, 70, 98})
+#define COLOR_WHITE ((Color){240, 242, 250})
+#define COLOR_TEAL ((Color){64, 208, 184})
+#define COLOR_CORAL ((Color){255, 110, 97})
+#define COLOR_GOLD ((Color){255, 203, 87})
+
+static inline float draw_clamp(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+
+static inline void draw_pixel(Frame frame, int x, int y, Color color, float alpha) {
+    if (x < 0 || y < 0 || x >= frame.width || y >= frame.height) return;
+    uint8_t *pixel = frame.pixels + ((int64_t)y * frame.width + x) * 3;
+    pixel[0] = (uint8_t)((float)pixel[0] + ((float)color.r - (float)pixel[0]) * alpha + 0.5f);
+    pixel[1] = (uint8_t)((float)pixel[1] + ((float)color.g - (float)pixel[1]) * alpha + 0.5f);
+    pixel[2] = (uint8_t)((float)pixel[2] + ((float)color.b - (float)pixel[2]) * alpha + 0.5f);
+}
+
+// How much of the pixel [i, i + 1) lies in [from, to).
+static inline float draw_cover(int i, float from, float to) {
+    const float low = from > (float)i ? from : (float)i;
+    const float high = to < (float)(i + 1) ? to : (float)(i + 1);
+    return high > low ? high - low : 0;
+}
+
+static inline void draw_rectangle(Frame frame, float x, float y, float width, float height, Color color) {
+    const float x0 = draw_clamp(frame.left + x * frame.scale, 0, (float)frame.width);
+    const float x1 = draw_clamp(frame.left + (x + width) * frame.scale, 0, (float)frame.width);
+    const float y0 = draw_clamp(frame.top + y * frame.scale, 0, (float)frame.height);
+    const float y1 = draw_clamp(frame.top + (y + height) * frame.scale, 0, (float)frame.height);
+    for (int j = (int)y0; (float)j < y1; j++)
+        for (int i = (int)x0; (float)i < x1; i++)
+            draw_pixel(frame, i, j, color, draw_cover(i, x0, x1) * draw_cover(j, y0, y1));
+}
+
+// A disc, its edge smoothed by 4 x 4 samples a pixel.
+static inline void draw_disc(Frame frame, float x, float y, float radius, Color color) {
+    const float cx = frame.left + x * frame.scale, cy = frame.top + y * frame.scale;
+    const float r = draw_clamp(radius * frame.scale, 0, 1e4f);
+    for (int j = (int)(cy - r - 1); j <= (int)(cy + r + 1); j++)
+        for (int i = (int)(cx - r - 1); i <= (int)(cx + r + 1); i++) {
+            int inside = 0;
+            for (int sample = 0; sample < 16; sample++) {
+                const float dx = (float)i + ((float)(sample % 4) + 0.5f) / 4 - cx;
+                const float dy = (float)j + ((float)(sample / 4) + 0.5f) / 4 - cy;
+                inside += dx * dx + dy * dy <= r * r;
+            }
+            if (inside) draw_pixel(frame, i, j, color, (float)inside / 16);
+        }
+}
+
+// Fits width x height units into the frame, centred, and paints them with the background.
+static inline Frame draw_view(Frame frame, float width, float height, Color background) {
+    const float across = (float)frame.width / width, down = (float)frame.height / height;
+    frame.scale = across < down ? across : down;
+    frame.left = ((float)frame.width - width * frame.scale) / 2;
+    frame.top = ((float)frame.height - height * frame.scale) / 2;
+    draw_rectangle(frame, 0, 0, width, height, background);
+    return frame;
+}
+
+// An integer in digits of 3 x 5 dots of `dot` units, right-aligned at x: a score.
+static inline void draw_number(Frame frame, float x, float y, float dot, int number, Color color) {
+    static const uint16_t digits[10] = {// five rows of three bits, the top row highest
+                                        075557, 026227, 071747, 071717, 055711,
+                                        074717, 074757, 071111, 075757, 075717};
+    unsigned rest = number < 0 ? 0u - (unsigned)number : (unsigned)number;
+    do {
+        x -= 3 * dot;
+        for (int bit = 0; bit < 15; bit++)
+            if (digits[rest % 10] >> (14 - bit) & 1)
+                draw_rectangle(frame, x + (float)(bit % 3) * dot, y + (float)(bit / 3) * dot, dot, dot, color);
+        x -= dot;
+        rest /= 10;
+    } while (rest);
+    if (number < 0) draw_rectangle(frame, x - 2 * dot, y + 2 * dot, 2 * dot, dot, color);
+}
+
+#endif

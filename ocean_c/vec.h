@@ -1,0 +1,134 @@
+// A vector of copies of one environment: written once, included last by the binding that build.py generates,
+// after that environment's header and these names for it:
+//
+//   State, Config, Log                   its three structs; State has a member `Log log`
+//   env_agents, env_observation_size     rows a copy owns, numbers in one observation row
+//   env_init, env_reset, env_step, env_render
+//
+// Every function works on the copies [start, end), so threads share a vector by taking separate ranges.
+#ifndef VEC_H
+#define VEC_H
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct Vec {
+    State *states;
+    Config config;
+    Rows rows;               // the first row's pointers; the memory belongs to the caller
+    size_t observation_size; // bytes of one observation row
+    size_t action_size;      // bytes of one action row
+    int actions;             // integers in one action row
+    const int64_t *choices;  // [actions] how many values each of them can take
+    int agents;              // rows a copy owns
+    int num_envs;
+} Vec;
+
+static Rows vec_rows(const Vec *vec, int copy) {
+    const size_t row = (size_t)copy * (size_t)vec->agents;
+    Rows rows = vec->rows;
+    rows.observations = (char *)rows.observations + row * vec->observation_size;
+    rows.final_observations = (char *)rows.final_observations + row * vec->observation_size;
+    rows.actions = (const char *)rows.actions + row * vec->action_size;
+    rows.rewards += row;
+    rows.terminals += row;
+    rows.truncations += row;
+    return rows;
+}
+
+// How much memory the caller gives: rows a copy owns and numbers in an observation row under this config.
+static int vec_agents(const Config *config) { return env_agents(config); }
+static int vec_observation_size(const Config *config) { return env_observation_size(config); }
+
+// NULL when memory is out. `choices` and the rows stay the caller's and must outlive the vector.
+static Vec *vec_create(int num_envs, const Config *config, Rows rows, size_t observation_size, int actions,
+                       const int64_t *choices) {
+    Vec *vec = malloc(sizeof(Vec));
+    State *states = calloc((size_t)num_envs, sizeof(State));
+    if (!vec || !states) {
+        free(vec);
+        free(states);
+        return NULL;
+    }
+    *vec = (Vec){.states = states,
+                 .config = *config,
+                 .rows = rows,
+                 .observation_size = observation_size,
+                 .action_size = (size_t)actions * sizeof(int64_t),
+                 .actions = actions,
+                 .choices = choices,
+                 .agents = env_agents(config),
+                 .num_envs = num_envs};
+    return vec;
+}
+
+static void vec_close(Vec *vec) {
+    free(vec->states);
+    free(vec);
+}
+
+// Gives every copy its own random stream, from the seed and its index in the whole vector.
+static void vec_seed(Vec *vec, uint64_t seed) {
+    memset(vec->states, 0, (size_t)vec->num_envs * sizeof(State));
+    for (int i = 0; i < vec->num_envs; i++)
+        env_init(&vec->states[i], &vec->config, rng_seed(seed, (uint64_t)i));
+}
+
+static void vec_reset(Vec *vec, int start, int end) {
+    for (int i = start; i < end; i++) {
+        const Rows rows = vec_rows(vec, i);
+        memset(rows.rewards, 0, (size_t)vec->agents * sizeof(float));
+        memset(rows.terminals, 0, (size_t)vec->agents);
+        memset(rows.truncations, 0, (size_t)vec->agents);
+        env_reset(&vec->states[i], &vec->config, rows);
+    }
+}
+
+// The first row whose action is out of range, or -1; asked before a step.
+static int vec_bad_action(const Vec *vec, int start, int end) {
+    const int64_t *actions = vec->rows.actions;
+    const size_t first = (size_t)start * (size_t)vec->agents, last = (size_t)end * (size_t)vec->agents;
+    const size_t n = (size_t)vec->actions;
+    for (size_t j = 0; j < n; j++) {
+        const uint64_t choices = (uint64_t)vec->choices[j];
+        int bad = 0; // without a branch, so that the compiler checks many rows at once
+        for (size_t row = first; row < last; row++) bad |= (uint64_t)actions[row * n + j] >= choices;
+        for (size_t row = first; bad && row < last; row++)
+            if ((uint64_t)actions[row * n + j] >= choices) return (int)row;
+    }
+    return -1;
+}
+
+// Returns how many of the rows were truncated.
+static int vec_step(Vec *vec, int start, int end) {
+    for (int i = start; i < end; i++) env_step(&vec->states[i], &vec->config, vec_rows(vec, i));
+    int truncated = 0;
+    for (int row = start * vec->agents; row < end * vec->agents; row++) truncated += vec->rows.truncations[row];
+    return truncated;
+}
+
+// Adds the logs of the copies to `sums` and empties them.
+static void vec_log(Vec *vec, int start, int end, double *sums) {
+    const size_t fields = sizeof(Log) / sizeof(float);
+    for (int i = start; i < end; i++) {
+        float *log = (float *)&vec->states[i].log;
+        if (vec->states[i].log.n == 0) continue;
+        for (size_t j = 0; j < fields; j++) sums[j] += (double)log[j];
+        memset(log, 0, sizeof(Log));
+    }
+}
+
+static void vec_render(const Vec *vec, int copy, uint8_t *pixels, int width, int height) {
+    const Frame frame = {.pixels = pixels, .width = width, .height = height, .scale = 1};
+    memset(pixels, 0, (size_t)width * (size_t)height * 3);
+    env_render(&vec->states[copy], &vec->config, frame);
+}
+
+static size_t vec_state_size(void) { return sizeof(State); }
+static void vec_save(const Vec *vec, char *bytes) {
+    memcpy(bytes, vec->states, (size_t)vec->num_envs * sizeof(State));
+}
+static void vec_load(Vec *vec, const char *bytes) {
+    memcpy(vec->states, bytes, (size_t)vec->num_envs * sizeof(State));
+}
+
+#endif
