@@ -36,7 +36,13 @@ LIBRARIES = ("advantage.h",)  # C that is no environment; its users give load() 
 
 WARNINGS = ["-std=gnu11", "-Wall", "-Wextra", "-Werror"]
 FAST = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"]
-DEBUG = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+DEBUG = [
+    "-O1",
+    "-g",
+    "-fno-omit-frame-pointer",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=undefined",
+]
 
 VEC_DECLARATIONS = """
 typedef ... Vec;
@@ -88,9 +94,15 @@ def compile_module(name: str, declarations: str = "", debug: bool = False, force
         raise BuildError(f"no environment '{name}': there is no {header}")
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     flags = WARNINGS + (DEBUG if debug else FAST)
-    parts = [header.read_bytes(), *((SOURCES / shared).read_bytes() for shared in SHARED), Path(__file__).read_bytes()]
+    parts = [
+        header.read_bytes(),
+        *((SOURCES / shared).read_bytes() for shared in SHARED),
+        Path(__file__).read_bytes(),
+    ]
     parts += [" ".join(compiler + flags), sys.version, processor(), declarations]
-    digest = hashlib.sha256(b"\0".join(p if isinstance(p, bytes) else p.encode() for p in parts)).hexdigest()[:16]
+    digest = hashlib.sha256(b"\0".join(p if isinstance(p, bytes) else p.encode() for p in parts)).hexdigest()[
+        :16
+    ]
     module = f"{name}_{'debug_' if debug else ''}{digest}"
     path = COMPILED / f"{module}{sysconfig.get_config_var('EXT_SUFFIX')}"
     if path.exists() and not force:
@@ -98,12 +110,19 @@ def compile_module(name: str, declarations: str = "", debug: bool = False, force
 
     include = sysconfig.get_path("include")
     if not shutil.which(compiler[0]):
-        raise BuildError(f"no C compiler: '{compiler[0]}' is not on the PATH; install gcc or clang, or set CC")
+        raise BuildError(
+            f"no C compiler: '{compiler[0]}' is not on the PATH; install gcc or clang, or set CC"
+        )
     if not (Path(include) / "Python.h").exists():
-        raise BuildError(f"no Python headers: {include}/Python.h is missing; install python3-dev (or python3-devel)")
+        raise BuildError(
+            f"no Python headers: {include}/Python.h is missing; install python3-dev (or python3-devel)"
+        )
     try:
         COMPILED.mkdir(exist_ok=True)
-        with open(COMPILED / f"{name}.lock", "w") as lock, tempfile.TemporaryDirectory(dir=COMPILED) as folder:
+        with (
+            open(COMPILED / f"{name}.lock", "w") as lock,
+            tempfile.TemporaryDirectory(dir=COMPILED) as folder,
+        ):
             fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits here, and finds the module made
             if not path.exists() or force:
                 source, made = Path(folder) / f"{module}.c", Path(folder) / path.name
@@ -126,7 +145,9 @@ def emit_source(name: str, header: str, declarations: str, module: str, source: 
         rows = struct_text((SOURCES / "env.h").read_text(), "Rows", "env")
         kind = re.search(r"typedef struct (\w+)Config \{", header)
         if not kind:
-            raise BuildError(f"ocean_c/{name}.h has no 'typedef struct <Name>Config {{'; see ocean_c/squared.h")
+            raise BuildError(
+                f"ocean_c/{name}.h has no 'typedef struct <Name>Config {{'; see ocean_c/squared.h"
+            )
         kind = kind[1]
         config, log = (struct_text(header, kind + part, name) for part in ("Config", "Log"))
         names = f"typedef {kind}Config Config;\ntypedef {kind}Log Log;\n"
@@ -145,7 +166,9 @@ def emit_source(name: str, header: str, declarations: str, module: str, source: 
 def struct_text(header: str, struct: str, name: str) -> str:
     found = re.search(rf"typedef struct {struct} \{{.*?\}} {struct};\n", header, re.DOTALL)
     if not found:
-        raise BuildError(f"ocean_c/{name}.h has no 'typedef struct {struct} {{ … }} {struct};'; see ocean_c/squared.h")
+        raise BuildError(
+            f"ocean_c/{name}.h has no 'typedef struct {struct} {{ … }} {struct};'; see ocean_c/squared.h"
+        )
     return found[0]
 
 
@@ -153,13 +176,17 @@ def processor() -> str:
     """What -march=native depends on, so that a checkout shared by machines holds a build for each."""
     try:
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-        return "\n".join(line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part")))
+        return "\n".join(
+            line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))
+        )
     except OSError:
         return " ".join(os.uname())
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="environments; all of them if none is given")
     parser.add_argument("--debug", action="store_true", help="with AddressSanitizer and UBSan")
     parser.add_argument("--force", action="store_true", help="compile even where nothing changed")
@@ -172,7 +199,9 @@ def main() -> int:
             return 2
         print(f"{name}: {path.relative_to(ROOT)}")
     if args.debug:
-        print("Run with: CLEANPUFFER_DEBUG=1 ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$(gcc -print-file-name=libasan.so)")
+        print(
+            "Run with: CLEANPUFFER_DEBUG=1 ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$(gcc -print-file-name=libasan.so)"
+        )
     return 0
 
 

@@ -33,7 +33,13 @@ def spec(name: str) -> ModuleType:
 
 
 def make(
-    name: str, num_envs: int, seed: int = 0, num_threads: int = 1, groups: int = 1, config: dict | None = None, **options
+    name: str,
+    num_envs: int,
+    seed: int = 0,
+    num_threads: int = 1,
+    groups: int = 1,
+    config: dict | None = None,
+    **options,
 ) -> "VecEnv":
     """A vector environment of `num_envs` copies, split into `groups`, stepped by `num_threads` threads.
 
@@ -45,3 +51,10 @@ def make(
     from envs.vector import VecEnv
 
     return VecEnv(name, num_envs, seed, num_threads, groups, config, **options)
+
+
+def count_agents(name: str, config: dict | None = None) -> int:
+    """Agents, so rows, of one copy under this config; raises as `make`."""
+    from envs.vector import count_agents
+
+    return count_agents(name, config)

@@ -7,7 +7,7 @@ config = {  # default, lowest, highest
     "frameskip": (8, 1, 64),
     "max_score": (21, 1, 1000),
     "max_steps": (5000, 1, 1_000_000),
-    "paddle_height": (14.0, 1.0, 60.0),
+    "paddle_height": (16.0, 1.0, 60.0),
     "paddle_speed": (1.5, 0.1, 8.0),
     "ball_speed": (3.0, 0.5, 4.0),
     "ball_spin": (0.6, 0.0, 4.0),

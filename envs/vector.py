@@ -80,7 +80,9 @@ class VecEnv(VectorEnv):
         self.action_space = batch_space(self.single_action_space, rows)
         size = self._lib.vec_observation_size(c_config)
         if not isinstance(space, Box) or int(np.prod(space.shape)) != size:
-            raise ValueError(f"envs/{name}.py declares observations {space}, ocean_c/{name}.h writes {size} numbers a row")
+            raise ValueError(
+                f"envs/{name}.py declares observations {space}, ocean_c/{name}.h writes {size} numbers a row"
+            )
         choices, shape = action_choices(self.single_action_space)
 
         def array(row: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -88,7 +90,9 @@ class VecEnv(VectorEnv):
                 return np.zeros((rows, *row), dtype)
             import torch
 
-            return torch.zeros((rows, *row), dtype=getattr(torch, np.dtype(dtype).name), pin_memory=True).numpy()
+            return torch.zeros(
+                (rows, *row), dtype=getattr(torch, np.dtype(dtype).name), pin_memory=True
+            ).numpy()
 
         self.observations = array(space.shape, space.dtype)
         self.final_observations = array(space.shape, space.dtype)
@@ -98,7 +102,10 @@ class VecEnv(VectorEnv):
         self.truncations = np.zeros(rows, np.bool_)
         pointer = self._ffi.from_buffer
         c_rows = self._ffi.new("Rows *")[0]
-        c_rows.observations, c_rows.final_observations = pointer(self.observations), pointer(self.final_observations)
+        c_rows.observations, c_rows.final_observations = (
+            pointer(self.observations),
+            pointer(self.final_observations),
+        )
         c_rows.actions = pointer(self.actions)
         c_rows.rewards = pointer("float[]", self.rewards)
         c_rows.terminals = pointer("uint8_t[]", self.terminals)
@@ -121,8 +128,8 @@ class VecEnv(VectorEnv):
         self._all = self._view(0, num_envs)
         self._sent: deque[int] = deque()
         self._jobs: list[Job | None] = [None] * groups
-        # One thread and one group: the caller steps. Otherwise the threads do, each a part of every group's copies.
-        self._workers = Workers(num_threads) if num_threads > 1 or groups > 1 else None
+        self.num_threads = num_threads
+        self._workers: Workers | None = None  # started when first needed
 
     def _view(self, start: int, end: int) -> tuple:
         """The copies [start, end) and their rows of every array."""
@@ -134,7 +141,9 @@ class VecEnv(VectorEnv):
         """The rows that a group owns."""
         return self._views[group][2]
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Starts new episodes everywhere; with a seed, also the random streams. Returns observations and no infos."""
         if options:
             raise ValueError(f"options: {self.name} takes none, but got {options}")
@@ -148,15 +157,19 @@ class VecEnv(VectorEnv):
         self._lib.vec_reset(self._vec, 0, self.copies)
         return (self.observations.copy() if self.copy else self.observations), {}
 
-    def step(self, actions: np.ndarray) -> Step:
+    def step(self, actions: np.ndarray, group: int | None = None) -> Step:
         """Takes actions [rows, …] of any integer type; returns observations, rewards, terminals, truncations, infos.
 
+        group         step its rows only; several threads may step a group each
         Raises ValueError or TypeError for a wrong shape, type or value; then no copy has moved.
         """
         if self._sent:
             raise RuntimeError("step: receive every group that was sent first")
-        self._write_actions(actions, self._all)
-        return self._result(self._all, self._start(self._all))
+        view = self._all if group is None else self._views[group]
+        self._write_actions(actions, view)
+        if self.num_threads == 1:
+            return self._result(view, self._lib.vec_step(self._vec, view[0], view[1]))
+        return self._result(view, self._start(view).wait())
 
     def send(self, actions: np.ndarray, group: int = 0) -> None:
         """Starts a step of one group with its actions [rows of the group, …]; `recv` has the result. Raises as `step`."""
@@ -176,7 +189,7 @@ class VecEnv(VectorEnv):
         else:
             self._sent.remove(group)
         job, self._jobs[group] = self._jobs[group], None
-        return self._result(self._views[group], job)
+        return self._result(self._views[group], job.wait())
 
     def _write_actions(self, actions: np.ndarray, view: tuple) -> None:
         start, end, rows = view[:3]
@@ -191,17 +204,18 @@ class VecEnv(VectorEnv):
         np.copyto(target, actions, casting="unsafe")  # unsigned values beyond int64 turn negative
         row = self._lib.vec_bad_action(self._vec, start, end)
         if row >= 0:
-            raise ValueError(f"actions: {self.actions[row]} in row {row} is not in {self.single_action_space}")
+            raise ValueError(
+                f"actions: {self.actions[row]} in row {row} is not in {self.single_action_space}"
+            )
 
-    def _start(self, view: tuple) -> "Job | int":
-        """Steps the copies of a view: here and now, or on the threads."""
+    def _start(self, view: tuple) -> "Job":
+        """Has the threads step the copies of a view."""
         if self._workers is None:
-            return self._lib.vec_step(self._vec, view[0], view[1])
+            self._workers = Workers(self.num_threads)
         return self._workers.start(self._lib.vec_step, self._vec, view[0], view[1])
 
-    def _result(self, view: tuple, job: "Job | int") -> Step:
+    def _result(self, view: tuple, truncated: int) -> Step:
         _, _, _, observations, rewards, terminals, truncations, final = view
-        truncated = job if self._workers is None else job.wait()
         infos = {"final_obs": final, "_final_obs": truncations} if truncated else {}
         if not self.copy:
             return observations, rewards, terminals, truncations, infos
@@ -255,6 +269,14 @@ class VecEnv(VectorEnv):
         if self._workers is not None:
             self._workers.close()
         self._free()
+
+
+def count_agents(name: str, config: dict | None = None) -> int:
+    """Rows that one copy owns. Raises as VecEnv."""
+    module = build.load(name)
+    return module.lib.vec_agents(
+        module.ffi.new("Config *", resolve_config(name, envs.spec(name).config, config or {}))
+    )
 
 
 ROWS = ("observations", "final_observations", "actions", "rewards", "terminals", "truncations")

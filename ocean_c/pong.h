@@ -1,6 +1,6 @@
-// Pong: the first to 21 points, against an opponent that follows the ball as fast as the agent's paddle can move. A
-// paddle that moves while it hits gives the ball vertical speed, and a ball can become faster than a paddle: that is
-// how the opponent is beaten. The court is 160 x 120 units, y points down, the agent plays on the right.
+// Pong: the first to 21 points, against an opponent that follows the ball as fast as the agent's paddle can move, and
+// returns it as it came. The agent's paddle gives the ball vertical speed when it moves while it hits, and a ball can
+// become faster than a paddle: that is how the opponent is beaten. The court is 160 x 120 units, y points down, the agent plays on the right.
 //
 // Observation  8 floats in [-1, 1]: agent's and opponent's paddle, ball x, y, its velocity x, y, and both scores.
 // Actions      0 stay, 1 up, 2 down, held for `frameskip` frames.
@@ -25,7 +25,7 @@ typedef struct PongConfig {
     float paddle_height; // units
     float paddle_speed;  // units a frame, of both sides
     float ball_speed;    // horizontal, units a frame
-    float ball_spin;     // vertical speed that a moving paddle adds
+    float ball_spin;     // vertical speed that the agent's moving paddle adds
     float ball_max_spin; // most vertical speed the ball can have
     float hit_reward;
 } PongConfig;
@@ -64,11 +64,12 @@ static inline void pong_init(Pong *pong, const PongConfig *config, Rng rng) {
     pong->rng = rng;
 }
 
-// A new ball from the middle, to a random side at a random slope.
+// A new point: paddles in the middle, and a ball from the middle to a random side at a random slope.
 static inline void pong_serve(Pong *pong, const PongConfig *config) {
     const uint64_t random = rng_next(&pong->rng);
+    pong->agent_y = pong->opponent_y = (PONG_HEIGHT - config->paddle_height) / 2;
     pong->ball_x = PONG_WIDTH / 2;
-    pong->ball_y = PONG_HEIGHT * (0.25f + 0.5f * (float)(random >> 40) * 0x1p-24f);
+    pong->ball_y = PONG_HEIGHT * (0.375f + 0.25f * (float)(random >> 40) * 0x1p-24f);
     pong->ball_velocity_x = random & 1 ? config->ball_speed : -config->ball_speed;
     pong->ball_velocity_y = ((float)(random >> 8 & 0xFFFF) * 0x1p-15f - 1) * config->ball_spin;
 }
@@ -86,7 +87,6 @@ static inline void pong_observe(const Pong *pong, const PongConfig *config, floa
 }
 
 static inline void pong_reset(Pong *pong, const PongConfig *config, Rows rows) {
-    pong->agent_y = pong->opponent_y = (PONG_HEIGHT - config->paddle_height) / 2;
     pong->agent_score = pong->opponent_score = 0;
     pong->steps = pong->hits = 0;
     pong->episode_return = 0;
@@ -120,15 +120,15 @@ static inline float pong_frame(Pong *pong, const PongConfig *config, float agent
     // The ball is at a side: returned if it touches the paddle, else a point.
     const int agents_side = pong->ball_velocity_x > 0;
     const float paddle_y = agents_side ? pong->agent_y : pong->opponent_y;
-    const float motion = agents_side ? agent_motion : opponent_motion;
     if (pong->ball_y + PONG_BALL / 2 >= paddle_y && pong->ball_y - PONG_BALL / 2 <= paddle_y + config->paddle_height) {
         pong->ball_x = 2 * (agents_side ? right : left) - pong->ball_x;
         pong->ball_velocity_x = -pong->ball_velocity_x;
-        const float spin = config->ball_spin * motion / config->paddle_speed;
+        if (!agents_side) return 0; // the opponent plays flat
+        const float spin = config->ball_spin * agent_motion / config->paddle_speed;
         const float fastest = config->ball_max_spin;
         pong->ball_velocity_y = pong_clamp(pong->ball_velocity_y + spin, -fastest, fastest);
-        pong->hits += agents_side;
-        return agents_side ? config->hit_reward : 0;
+        pong->hits++;
+        return config->hit_reward;
     }
     pong->agent_score += !agents_side;
     pong->opponent_score += agents_side;
@@ -139,12 +139,13 @@ static inline float pong_frame(Pong *pong, const PongConfig *config, float agent
 static inline void pong_step(Pong *pong, const PongConfig *config, Rows rows) {
     const int64_t action = *(const int64_t *)rows.actions;
     const float motion = (float)((action == 2) - (action == 1)) * config->paddle_speed;
+    const int points = pong->agent_score + pong->opponent_score;
     float reward = 0;
-    int over = 0;
-    for (int frame = 0; frame < config->frameskip && !over; frame++) {
+    for (int frame = 0; frame < config->frameskip; frame++) {
         reward += pong_frame(pong, config, motion);
-        over = pong->agent_score == config->max_score || pong->opponent_score == config->max_score;
+        if (pong->agent_score + pong->opponent_score > points) break; // the next point begins with the next action
     }
+    const int over = pong->agent_score == config->max_score || pong->opponent_score == config->max_score;
     pong->steps++;
     pong->episode_return += reward;
     const int cut = !over && pong->steps >= config->max_steps;

@@ -1,0 +1,993 @@
+"""CleanPuffer: fast reinforcement learning in one file: PPO, LSTM, Muon, prioritised segments, V-trace.
+
+    python cleanpuffer.py --env pong                      train, with a dashboard; the run lands in runs/pong/
+    python cleanpuffer.py --watch runs/pong/RUN           watch what it learned
+    python cleanpuffer.py --env pong --learning-rate 0.02 --hidden-size 128
+    python cleanpuffer.py --help
+
+The map, in the order data moves:
+
+    Args                        every setting, its default and meaning
+    Policy                      encoder, LSTM, action and value heads
+    Muon                        the optimizer
+    advantages_reference        value targets and policy advantages: GAE with V-trace's weights
+    Trainer.rollout             environment rows -> segments [segments, horizon, …]
+    Trainer.update, gradients   segments -> minibatches -> gradients -> weights
+    Scores, Run                 what is written: the score, metrics, checkpoints (trackers.py shows it)
+    train                       the loop: rollout, update, log, checkpoint
+    play                        playing without learning
+    parse_arguments, main       the command line
+
+To read the algorithm, read `Trainer.rollout`, `update` and `gradients`; the rest serves them.
+"""
+
+import time
+
+START = time.time()  # `cost` counts from here, imports included
+
+import os
+
+# Idle OpenMP threads sleep: spinning ones collapse beside any other busy process. Set before torch comes.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import argparse
+import dataclasses
+import difflib
+import fcntl
+import io
+import json
+import math
+import pickle
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import build
+import envs
+import trackers
+from trackers import say
+
+State = tuple[Tensor, Tensor]  # of an LSTM: h and c, each [rows, hidden]
+
+
+@dataclasses.dataclass
+class Args:
+    """Fast reinforcement learning in one file. What is `auto` is chosen for the machine, and printed."""
+
+    env: str = "pong"  # environment; --list shows them
+    env_config: dict = dataclasses.field(default_factory=dict)  # its knobs: --env-config.NAME VALUE
+    seed: int = 1  # of everything random: weights, environments, actions, sampling
+    device: str = "auto"  # cpu, cuda, cuda:1; auto takes a GPU if there is one
+    run_dir: str | None = None  # the run folder itself; by default runs/ENV/TIME-ID
+    config: str | None = None  # settings from a JSON file: a run's config.json or a flat object
+    resume: str | None = None  # go on with the run in this folder
+    watch: str | None = None  # play the policy of a run folder in the terminal
+    eval: str | None = None  # play the policy of a run folder without learning, and print its score
+    episodes: int | None = None  # how many to --eval (default 100), --watch (until interrupted) or draw (1)
+    gif: str | None = None  # write what is watched, or the agent just trained, to this .gif or .mp4
+    list: bool = False  # list the environments
+
+    total_timesteps: int = 10_000_000  # steps of all agents together; schedules end there
+    stop_score: float | None = None  # end, as success, when the score over at least 100 episodes reaches this
+    num_envs: int | Literal["auto"] = "auto"  # copies of the environment, over all groups
+    num_threads: int | Literal["auto"] = "auto"  # threads in all, for torch and environments
+    env_threads: int = 1  # threads that step environments; 1 is the thread that plays
+    groups: int | Literal["auto"] = "auto"  # parts of the copies, each played by a thread of its own
+    horizon: int = 64  # steps in a segment; what lies further back is not learned through gradients
+
+    minibatch_size: int | Literal["auto"] = "auto"  # steps in a minibatch, a whole number of segments
+    update_epochs: float = 1.0  # an update has update_epochs * batch / minibatch_size minibatches
+    learning_rate: float = 0.05  # at the start of the schedule
+    min_learning_rate: float = 0.0  # at the end of the schedule
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # of the learning rate
+    optimizer: Literal["muon", "adam"] = "muon"  # Muon wants a learning rate about ten times Adam's
+    beta1: float = 0.95  # momentum of Muon, first moment of Adam
+    beta2: float = 0.999  # second moment of Adam
+    eps: float = 1e-12  # added to Adam's denominator
+    gamma: float = 0.99  # discount
+    gae_lambda: float = 0.9  # decay of the traces in advantages and value targets
+    rho_clip: float = 1.0  # V-trace: bound of the ratio that weighs a step's own error
+    c_clip: float = 1.0  # V-trace: bound of the ratio that carries later errors back
+    clip_coef: float = 0.2  # PPO: how far a ratio may move from 1
+    vf_coef: float = 2.0  # weight of the value loss
+    vf_clip_coef: float = 0.2  # how far a value may move from the rollout's in one update; 0 is no limit
+    ent_coef: float = 0.002  # weight of the entropy bonus
+    max_grad_norm: float = 1.5  # a larger gradient is scaled down to this norm; 0 is no limit
+    prio_alpha: float = 0.8  # segments are drawn by their sum of |advantage| to this power; 0 is uniformly
+    prio_beta0: float = 0.2  # exponent of the weights that correct for it, at the start; it rises to 1
+
+    hidden_size: int | Literal["auto"] = "auto"  # width of the network
+    recurrent: Literal["lstm", "none"] = "lstm"  # what carries memory from step to step
+
+    log_interval: float = 0.5  # seconds between lines of metrics.jsonl and refreshes of the dashboard
+    checkpoint_interval: int = 100  # updates between checkpoints
+
+
+LIMITS = {  # lowest and highest value
+    (0, 1): "gamma gae_lambda prio_beta0 eps",
+    (0, 0.9999999): "beta1 beta2",
+    (0, 1e6): "learning_rate min_learning_rate update_epochs rho_clip c_clip clip_coef vf_coef vf_clip_coef "
+    "max_grad_norm prio_alpha",
+    (-1e6, 1e6): "ent_coef",
+    (-1e30, 1e30): "stop_score",
+    (0.01, 1e6): "log_interval",
+    (0, 2**63 - 1): "seed",
+    (1, 2**50): "total_timesteps minibatch_size episodes checkpoint_interval",
+    (1, 2**24): "num_envs",
+    (1, 2**16): "horizon hidden_size",
+    (1, 1024): "num_threads env_threads groups",
+}
+# A checkpoint fixes these; everything else may be changed when a run is resumed.
+LAYOUT = ("env", "env_config", "num_envs", "groups", "hidden_size", "recurrent", "optimizer")
+
+
+class UsageError(Exception):
+    """What the user can mend: printed as one line, exit code 2."""
+
+
+class Diverged(Exception):
+    """A loss, gradient or weight is not finite: exit code 3."""
+
+
+class Policy(nn.Module):
+    """Linear encoder, LSTM (or a second linear layer), and heads for discrete actions and the value.
+
+    `step` plays, with the LSTM as a cell; `forward` trains on whole segments, with the fused LSTM on the same
+    weights. Both give the same numbers, to rounding.
+    """
+
+    def __init__(self, observation_space: Any, action_space: Any, hidden_size: int, recurrent: str):
+        super().__init__()
+        if not hasattr(action_space, "n"):
+            raise UsageError(f"--env: its actions are {action_space}; only discrete ones can be learned")
+        self.hidden_size, self.num_actions = hidden_size, int(action_space.n)
+        # Integers become numbers of the order of one; floats are taken as they come.
+        integers = np.issubdtype(observation_space.dtype, np.integer)
+        self.scale = 1 / float(np.max(observation_space.high)) if integers else 1.0
+        self.encoder = nn.Linear(math.prod(observation_space.shape), hidden_size)
+        self.lstm = nn.LSTM(hidden_size, hidden_size, batch_first=True) if recurrent == "lstm" else None
+        self.hidden = nn.Linear(hidden_size, hidden_size) if recurrent == "none" else None
+        self.actor = nn.Linear(hidden_size, self.num_actions)
+        self.critic = nn.Linear(hidden_size, 1)
+        gains = {"actor": 0.01, "critic": 1.0, "lstm": 1.0}  # actions are nearly uniform at first
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 1:
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.orthogonal_(parameter, gains.get(name.split(".")[0], math.sqrt(2)))
+
+    def initial_state(self, rows: int) -> State:
+        zeros = torch.zeros(rows, self.hidden_size, device=self.encoder.weight.device)
+        return zeros, zeros
+
+    def encode(self, observations: Tensor) -> Tensor:
+        x = observations.float()
+        return torch.relu(self.encoder(x * self.scale if self.scale != 1 else x))
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.actor(x), self.critic(x).squeeze(-1)
+
+    def step(self, observations: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """Observations [rows, …] to logits [rows, actions], values [rows] and the next state."""
+        x = self.encode(observations.flatten(1))  # [rows, hidden]
+        if self.lstm is None:
+            return *self.heads(torch.relu(self.hidden(x))), state
+        state = torch.lstm_cell(x, state, *self.lstm.all_weights[0])
+        return *self.heads(state[0]), state
+
+    def forward(self, observations: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """Observations [segments, horizon, …] and the states they began with to logits and values."""
+        x = self.encode(observations.flatten(2))  # [segments, horizon, hidden]
+        if self.lstm is None:
+            return self.heads(torch.relu(self.hidden(x)))
+        return self.heads(self.lstm(x, (state[0].unsqueeze(0), state[1].unsqueeze(0)))[0])
+
+
+def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+    """About the nearest matrices with orthogonal rows or columns: singular values land between 0.7 and 1.2.
+
+    A quintic Newton-Schulz iteration (Jordan et al. 2024, "Muon") on a batch [n, rows, columns]: only matrix
+    products. Its coefficients are made to raise small singular values fast, not to converge.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)  # so that no singular value is above 1
+    for _ in range(steps):
+        gram = x @ x.mT  # x becomes (a + b gram + c gram²) x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised (Jordan et al. 2024), for matrices; Adam for biases and gains.
+
+    An orthogonal step changes all directions of a matrix alike, so a large learning rate is safe. Matrices
+    (convolutions flattened to [out, -1]) move by lr * sqrt(max(1, out / in)) times an orthogonal matrix, with
+    Nesterov momentum beta1. What has fewer than two dimensions moves by Adam, with the same lr and beta1, and
+    with beta2 and eps. With `adam=True` everything does.
+    """
+
+    def __init__(self, parameters: Iterable, lr: float, beta1=0.95, beta2=0.999, eps=1e-12, adam=False):
+        groups = {False: [], True: []}
+        for p in parameters:
+            groups[adam or p.ndim < 2].append(p)
+        defaults = {"lr": lr, "initial_lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "steps": 0}
+        super().__init__([{"params": ps, "adam": kind} for kind, ps in groups.items() if ps], defaults)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            group["steps"] += 1
+            parameters, lr, beta1, beta2 = group["params"], group["lr"], group["beta1"], group["beta2"]
+            gradients = [p.grad for p in parameters]
+            momenta = self.moments("momentum", parameters)
+            torch._foreach_lerp_(momenta, gradients, 1 - beta1)
+            if group["adam"]:
+                variances = self.moments("variance", parameters)
+                torch._foreach_mul_(variances, beta2)
+                torch._foreach_addcmul_(variances, gradients, gradients, 1 - beta2)
+                denominators = torch._foreach_div(variances, 1 - beta2 ** group["steps"])
+                torch._foreach_sqrt_(denominators)
+                torch._foreach_add_(denominators, group["eps"])
+                lr /= 1 - beta1 ** group["steps"]
+                torch._foreach_addcdiv_(parameters, momenta, denominators, -lr)
+                continue
+            updates = torch._foreach_lerp(gradients, momenta, beta1)  # Nesterov: one step ahead
+            shapes: dict = {}  # equal matrices are orthogonalised together
+            for p, update in zip(parameters, updates, strict=True):
+                shapes.setdefault(update.flatten(1).shape, []).append((p, update.flatten(1)))
+            for (rows, columns), pairs in shapes.items():
+                orthogonal = orthogonalize(torch.stack([update for _, update in pairs]))
+                for (p, _), update in zip(pairs, orthogonal, strict=True):
+                    p.add_(update.reshape(p.shape), alpha=-lr * math.sqrt(max(1, rows / columns)))
+
+    def moments(self, name: str, parameters: list[Tensor]) -> list[Tensor]:
+        for p in parameters:
+            if name not in self.state[p]:
+                self.state[p][name] = torch.zeros_like(p)
+        return [self.state[p][name] for p in parameters]
+
+
+def advantages_reference(
+        rewards: Tensor, values: Tensor, bootstraps: Tensor, terminals: Tensor, truncations: Tensor,
+        ratios: Tensor, gamma: float, gae_lambda: float, rho_clip: float, c_clip: float,
+) -> tuple[Tensor, Tensor]:
+    """Value targets and policy advantages of segments, all [segments, horizon], in one pass from the back.
+
+    With ratios π/μ, rho = min(ratio, rho_clip), c = min(ratio, c_clip) and V' the value of what follows:
+        V'_t     = 0 at terminals, bootstraps_t at truncations and at the segment's end, else V_{t+1}
+        delta_t  = r_t + gamma V'_t - V_t
+        A_t      = delta_t + gamma lambda (1 - done_t) trace_{t+1}
+        trace_t  = rho_t delta_t + c_t gamma lambda (1 - done_t) trace_{t+1},      target_t = V_t + trace_t
+    The targets are V-trace's (Espeholt et al. 2018, equation 1, lambda in c). A leaves out the weights of
+    time t itself, as PPO multiplies by that ratio. With ratios 1 both are GAE (Schulman et al. 2016, eq. 16).
+    """
+    targets, advantages = torch.empty_like(values), torch.empty_like(values)
+    rho, c = ratios.clamp(max=rho_clip), ratios.clamp(max=c_clip)
+    terminals, truncations = terminals.bool(), truncations.bool()
+    next_values, trace = bootstraps[:, -1], torch.zeros_like(values[:, 0])
+    for t in reversed(range(values.shape[1])):
+        next_values = torch.where(truncations[:, t], bootstraps[:, t], next_values)
+        next_values = next_values.masked_fill(terminals[:, t], 0)
+        delta = rewards[:, t] + gamma * next_values - values[:, t]
+        carried = (gamma * gae_lambda * trace).masked_fill(terminals[:, t] | truncations[:, t], 0)
+        advantages[:, t] = delta + carried
+        trace = rho[:, t] * delta + c[:, t] * carried
+        targets[:, t] = values[:, t] + trace
+        next_values = values[:, t]
+    return targets, advantages
+
+
+def load_advantages_kernel() -> Callable[..., tuple[Tensor, Tensor]]:
+    """`advantages_reference` in C, for contiguous CPU tensors; terminals and truncations are bytes."""
+    module = build.load("advantage", """
+        typedef struct { float gamma, gae_lambda, rho_clip, c_clip; } AdvantageSettings;
+        void advantages(int segments, int horizon, const float *rewards, const float *values,
+                        const float *bootstraps, const uint8_t *terminals, const uint8_t *truncations,
+                        const float *ratios, AdvantageSettings, float *targets, float *advantages);""")
+    ffi, kinds = module.ffi, ("float *",) * 3 + ("uint8_t *",) * 2 + ("float *",) * 3
+
+    def advantages_c(*arguments: Any) -> tuple[Tensor, Tensor]:
+        values, settings = arguments[1], ffi.new("AdvantageSettings *", arguments[6:])[0]
+        outputs = torch.empty_like(values), torch.empty_like(values)
+        tensors = zip(kinds, (*arguments[:6], *outputs), strict=True)
+        pointers = [ffi.cast(kind, x.data_ptr()) for kind, x in tensors]
+        module.lib.advantages(*values.shape, *pointers[:6], settings, *pointers[6:])
+        return outputs
+
+    return advantages_c
+
+
+class Profile:
+    """Seconds by phase: `with profile("rollout forward"): …`, never nested; one a thread, added up."""
+
+    PHASES = tuple("rollout " + phase for phase in ("forward", "environment", "copy", "other")) + tuple(
+        "update " + phase for phase in ("forward", "backward", "optimizer", "copy", "other"))
+
+    def __init__(self):
+        self.seconds, self.lock = dict.fromkeys(self.PHASES, 0.0), threading.Lock()
+
+    def __call__(self, phase: str) -> "Profile":
+        self.phase = phase
+        return self
+
+    def __enter__(self):
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_):
+        self.seconds[self.phase] += time.perf_counter() - self.start
+
+    def add(self, other: "Profile") -> None:
+        with self.lock:
+            self.seconds = {phase: total + other.seconds[phase] for phase, total in self.seconds.items()}
+
+    def shares(self) -> dict[str, float]:
+        """Each phase's share of the time, over all threads, since the last call."""
+        seconds, self.seconds = self.seconds, dict.fromkeys(self.PHASES, 0.0)
+        total = sum(seconds.values()) or 1.0
+        return {phase: part / total for phase, part in seconds.items()}
+
+
+class Segments:
+    """The experience of one update: tensors [segments, horizon, …], one segment a row of the environment.
+
+    A segment may cross episode ends. It keeps the LSTM state it began with: `h` and `c` [segments, hidden].
+    """
+
+    def __init__(self, segments: int, horizon: int, observation_space: Any, hidden: int, device: Any):
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        dtype = getattr(torch, np.dtype(observation_space.dtype).name)
+        self.observations = zeros(segments, horizon, *observation_space.shape, dtype=dtype)
+        self.actions = zeros(segments, horizon, dtype=torch.int64)
+        self.rewards = zeros(segments, horizon)
+        self.terminals = zeros(segments, horizon, dtype=torch.uint8)
+        self.truncations = zeros(segments, horizon, dtype=torch.uint8)
+        self.bootstraps = zeros(segments, horizon)  # values of what follows a truncation or the segment's end
+        self.logprobs = zeros(segments, horizon)  # of the rollout
+        self.values = zeros(segments, horizon)  # by the newest weights that saw them
+        self.ratios = zeros(segments, horizon)  # of the newest weights' probabilities to the rollout's
+        self.h, self.c = zeros(segments, hidden), zeros(segments, hidden)
+
+    def nbytes(self) -> int:
+        return sum(x.nbytes for x in vars(self).values())
+
+
+class Trainer:
+    """What lives through a run: environments, policy, optimizer, random streams, counters."""
+
+    def __init__(self, args: Args):
+        self.args, self.device = args, torch.device(args.device)
+        on_gpu = self.device.type == "cuda"
+        # One thread an operation. Work is cut into groups and shards that threads run whole, not into slices
+        # of every small operation, which take longer to hand out than to do. The cut is the same for any number
+        # of threads, and so is every bit.
+        torch.set_num_threads(1)
+        self.pool = ThreadPoolExecutor(args.num_threads, initializer=torch.set_num_threads, initargs=(1,))
+        self.shard = 2**40 if on_gpu else max(1, 2048 // args.horizon)  # segments that stay in a core's cache
+        self.env = env = envs.make(args.env, args.num_envs, args.seed, args.env_threads, args.groups,
+                                   args.env_config, pin_memory=on_gpu)
+        spaces = env.single_observation_space, env.single_action_space
+        torch.manual_seed(args.seed)
+        self.policy = Policy(*spaces, args.hidden_size, args.recurrent).to(self.device)
+        self.parameters = list(self.policy.parameters())
+        adam = {"adam": args.optimizer == "adam"}
+        self.optimizer = Muon(self.parameters, args.learning_rate, args.beta1, args.beta2, args.eps, **adam)
+        self.segments = Segments(env.num_envs, args.horizon, spaces[0], args.hidden_size, self.device)
+        self.batch = env.num_envs * args.horizon
+        self.advantages = advantages_reference if on_gpu else load_advantages_kernel()
+        self.sampling = torch.Generator(self.device).manual_seed(args.seed)
+        self.noise = [torch.Generator(self.device).manual_seed(args.seed + 1 + g) for g in range(args.groups)]
+        self.profile = Profile()
+        self.steps = self.updates = 0
+        self.losses = torch.zeros(len(trackers.LOSSES))
+        env.reset()
+        self.states = [self.policy.initial_state(env.num_envs // args.groups) for _ in range(args.groups)]
+
+    def parallel(self, function: Callable, items: Iterable) -> list:
+        """The function of every item, on threads if there are several; results in the items' order."""
+        items = list(items)
+        one = self.args.num_threads == 1 or len(items) == 1
+        return [function(item) for item in items] if one else list(self.pool.map(function, items))
+
+    def progress(self) -> float:
+        return min(1.0, self.steps / self.args.total_timesteps)
+
+    def collect(self) -> None:
+        """Plays one segment on every row."""
+        self.parallel(self.rollout, range(self.args.groups))
+        self.steps += self.batch
+
+    @torch.inference_mode()
+    def rollout(self, group: int) -> None:
+        """Plays one segment on every row of a group, straight into the segments."""
+        began, profile = time.perf_counter(), Profile()
+        env, policy, s, horizon, device = self.env, self.policy, self.segments, self.args.horizon, self.device
+        rows, state = env.rows(group), self.states[group]
+        s.h[rows], s.c[rows] = state
+        # argmax(logits + Gumbel noise) is a draw from softmax(logits)
+        noise = torch.empty(horizon, rows.stop - rows.start, policy.num_actions, device=device)
+        noise = noise.exponential_(generator=self.noise[group]).log_().neg_()
+        observations = torch.from_numpy(env.observations[rows]).to(device)
+        cuts = []  # of every truncated episode: where it is, its last observation, the LSTM state there
+        for t in range(horizon):
+            with profile("rollout forward"):
+                logits, values, state = policy.step(observations, state)
+                actions = (logits + noise[t]).argmax(-1, keepdim=True)
+                logprobs = logits.log_softmax(-1).gather(-1, actions).squeeze(-1)
+                actions = actions.squeeze(-1)
+            with profile("rollout copy"):
+                s.observations[rows, t] = observations
+                s.actions[rows, t] = actions
+                s.logprobs[rows, t] = logprobs
+                s.values[rows, t] = values
+                actions = actions.cpu().numpy()
+            with profile("rollout environment"):
+                observations, rewards, terminals, truncations, infos = env.step(actions, group)
+            with profile("rollout copy"):
+                observations = torch.from_numpy(observations).to(device, non_blocking=True)
+                s.rewards[rows, t] = torch.from_numpy(rewards).to(device, non_blocking=True)
+                s.terminals[rows, t] = torch.from_numpy(terminals).to(device, non_blocking=True)
+                s.truncations[rows, t] = torch.from_numpy(truncations).to(device, non_blocking=True)
+                if "final_obs" in infos:
+                    index = np.flatnonzero(infos["_final_obs"])
+                    last = torch.from_numpy(infos["final_obs"][index]).to(device)
+                    index = torch.from_numpy(index).to(device)
+                    times = torch.full_like(index, t)
+                    cuts.append((index + rows.start, times, last, state[0][index], state[1][index]))
+        with profile("rollout forward"):
+            s.bootstraps[rows, -1] = policy.step(observations, state)[1]
+            if cuts:
+                index, times, last, h, c = (torch.cat(part) for part in zip(*cuts, strict=True))
+                s.bootstraps[index, times] = policy.step(last, (h, c))[1]
+        self.states[group] = state
+        profile.seconds["rollout other"] = time.perf_counter() - began - sum(profile.seconds.values())
+        self.profile.add(profile)
+
+    def update(self) -> None:
+        """Trains on minibatches of whole segments, drawn by the size of their advantages."""
+        args, s, profile = self.args, self.segments, self.profile
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * self.learning_rate_factor()
+        beta = args.prio_beta0 + (1 - args.prio_beta0) * self.progress()
+        self.old_values = s.values.clone()
+        s.ratios.fill_(1)
+        count = args.minibatch_size // args.horizon  # segments in a minibatch
+        shards = [slice(i, min(i + self.shard, count)) for i in range(0, count, self.shard)]
+        losses = torch.zeros(len(trackers.LOSSES), device=self.device)
+        minibatches = max(1, round(args.update_epochs * self.batch / args.minibatch_size))
+        for _ in range(minibatches):
+            with profile("update other"):
+                targets, advantages = self.advantages(
+                    s.rewards, s.values, s.bootstraps, s.terminals, s.truncations, s.ratios,
+                    args.gamma, args.gae_lambda, args.rho_clip, args.c_clip)
+                # What is not finite is caught after the update; here it must not stop the draw.
+                priorities = advantages.abs().sum(1).nan_to_num(0, 1e30).clamp(1e-8, 1e30) ** args.prio_alpha
+                probabilities = priorities / priorities.sum()  # [segments]
+                index = torch.multinomial(probabilities, count, replacement=True, generator=self.sampling)
+                weights = (len(probabilities) * probabilities[index]) ** -beta
+                advantages = advantages[index]  # [segments of the minibatch, horizon]
+                advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
+                advantages = advantages * weights.unsqueeze(1)
+                targets = targets[index]
+
+            def shard_gradients(i: slice, index=index, advantages=advantages, targets=targets) -> tuple:
+                return self.gradients(index[i], advantages[i], targets[i], count * args.horizon)
+
+            parts = self.parallel(shard_gradients, shards)
+            with profile("update optimizer"):
+                for parameter, *gradients in zip(self.parameters, *(part[0] for part in parts), strict=True):
+                    parameter.grad = sum(gradients[1:], start=gradients[0])
+                norm = nn.utils.clip_grad_norm_(self.parameters, args.max_grad_norm or math.inf)
+                self.optimizer.step()
+            with profile("update copy"):
+                for i, (_, stats, values, ratios) in zip(shards, parts, strict=True):
+                    s.values[index[i]], s.ratios[index[i]] = values, ratios
+                    losses[:-1] += stats
+                losses[-1] += norm
+        self.losses = losses / minibatches
+        self.updates += 1
+        checks = [self.losses.isfinite().all(), *(p.isfinite().all() for p in self.parameters)]
+        if not torch.stack(checks).all():  # the update's one synchronisation with a GPU
+            raise Diverged
+
+    def gradients(self, index: Tensor, advantages: Tensor, targets: Tensor, samples: int) -> tuple:
+        """Gradients of the loss over a shard, as its part of the mean over the minibatch's samples.
+
+        Advantages come normalised and weighted. Also returns the part of the losses, new values and ratios.
+        """
+        args, s, profile = self.args, self.segments, Profile()
+        with profile("update copy"):
+            observations, actions, old_logprobs = s.observations[index], s.actions[index], s.logprobs[index]
+            old_values, state = self.old_values[index], (s.h[index], s.c[index])
+        with profile("update forward"):
+            logits, values = self.policy(observations, state)
+            logprobs = logits.log_softmax(-1)  # [segments, horizon, actions]
+            entropy = -(logprobs.exp() * logprobs).sum(-1)
+            logratio = logprobs.gather(-1, actions.unsqueeze(-1)).squeeze(-1) - old_logprobs
+            ratio = logratio.exp()
+            clipped = ratio.clamp(1 - args.clip_coef, 1 + args.clip_coef)
+            policy_loss = -torch.min(advantages * ratio, advantages * clipped)
+            value_loss = (values - targets) ** 2
+            if args.vf_clip_coef:
+                near = old_values + (values - old_values).clamp(-args.vf_clip_coef, args.vf_clip_coef)
+                value_loss = torch.max(value_loss, (near - targets) ** 2)
+            value_loss = 0.5 * value_loss
+            loss = (policy_loss + args.vf_coef * value_loss - args.ent_coef * entropy).sum() / samples
+        with profile("update backward"):
+            gradients = torch.autograd.grad(loss, self.parameters)
+        with profile("update other"), torch.no_grad():
+            approx_kl = ratio - 1 - logratio  # Schulman's k3: never negative
+            clipfrac = ((ratio - 1).abs() > args.clip_coef).float()
+            stats = (policy_loss, value_loss, entropy, approx_kl, clipfrac)
+            stats = torch.stack([x.sum() for x in stats]) / samples
+        self.profile.add(profile)
+        return gradients, stats, values.detach(), ratio.detach()
+
+    def learning_rate_factor(self) -> float:
+        """What the schedule multiplies every learning rate by now."""
+        args, x = self.args, self.progress()
+        fall = {"cosine": 0.5 * (1 + math.cos(math.pi * x)), "linear": 1 - x, "constant": 1.0}[args.schedule]
+        lowest = args.min_learning_rate / args.learning_rate if args.learning_rate else 0.0
+        return lowest + (1 - lowest) * fall
+
+    def save(self) -> dict[str, Any]:
+        """Everything that a resumed run needs to go on with the same bits."""
+        return {
+            "layout": {name: getattr(self.args, name) for name in LAYOUT},
+            "policy": self.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps,
+            "updates": self.updates,
+            "generators": [g.get_state() for g in (torch.default_generator, self.sampling, *self.noise)],
+            "lstm": self.states,
+            "environment": {name: torch.from_numpy(array) for name, array in self.env.save().items()},
+        }
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Goes back to what `save` gave; UsageError if that was of other environments or another policy."""
+        for name, value in saved["layout"].items():
+            if value != (own := getattr(self.args, name)):
+                raise UsageError(f"--resume: its checkpoint has {name} {value}, and cannot go on with {own}")
+        load_policy(self.policy, saved["policy"], "--resume: its checkpoint")
+        self.env.load({name: tensor.numpy() for name, tensor in saved["environment"].items()})
+        self.optimizer.load_state_dict(saved["optimizer"])
+        args = self.args  # these may change from one process to the next
+        for group in self.optimizer.param_groups:
+            group.update(initial_lr=args.learning_rate, beta1=args.beta1, beta2=args.beta2, eps=args.eps)
+        generators = torch.default_generator, self.sampling, *self.noise
+        for generator, state in zip(generators, saved["generators"], strict=True):
+            generator.set_state(state)
+        self.states = [(h.to(self.device), c.to(self.device)) for h, c in saved["lstm"]]
+        self.steps, self.updates = saved["steps"], saved["updates"]
+
+
+class Scores:
+    """The score: mean over the episodes finished since the last line of metrics.jsonl, extended back by whole
+    reports of the environment to at least 100 episodes."""
+
+    ENOUGH = 100
+
+    def __init__(self):
+        self.reports: list[dict[str, float]] = []  # what VecEnv.log gave, newest last
+        self.since_line = 0  # how many of them came after the last line
+
+    def add(self, report: dict[str, float]) -> None:
+        if report["n"]:
+            self.reports.append(report)
+            self.since_line += 1
+
+    def means(self) -> dict[str, Any]:
+        """`score` (None before the first episode), `episodes`, and what else the environment reports."""
+        first, episodes = len(self.reports), 0
+        while first > 0 and (first > len(self.reports) - self.since_line or episodes < self.ENOUGH):
+            first -= 1
+            episodes += self.reports[first]["n"]
+        self.reports = self.reports[first:]  # no later window reaches further back
+        fields = [field for field in self.reports[0] if field != "n"] if self.reports else []
+        means = {k: sum(report[k] * report["n"] for report in self.reports) / episodes for k in fields}
+        return {"score": means.get("score"), "episodes": int(episodes)} | means
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes the file whole or not at all: a crash or a full disk leaves the old one."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def to_json(record: dict[str, Any]) -> bytes:
+    """A line of JSON, with null for what is not finite."""
+    record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+    return json.dumps(record, allow_nan=False).encode() + b"\n"
+
+
+def load_tensors(path: Path) -> Any:
+    """What torch.save wrote; UsageError if the file is missing, cut short or something else."""
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError:
+        raise UsageError(f"there is no {path}") from None
+    except (RuntimeError, ValueError, EOFError, KeyError, OSError, pickle.UnpicklingError):
+        raise UsageError(f"{path} cannot be read: it is cut short or no file of this program") from None
+
+
+def load_policy(policy: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
+    """Puts saved weights into the policy; UsageError names the first that does not fit."""
+    own = policy.state_dict()
+    for name in own | weights:
+        there, here = (list(d[name].shape) if name in d else "absent" for d in (weights, own))
+        if there != here:
+            raise UsageError(f"{origin} holds another policy: {name} is {there} there, {here} here")
+    policy.load_state_dict(weights)
+
+
+class Run:
+    """A run folder: config.json, metrics.jsonl, checkpoint.pt, model.pt and, at the end, summary.json."""
+
+    def __init__(self, args: Args, trainer: Trainer, scores: Scores):
+        self.path, self.trainer, self.scores = Path(args.run_dir), trainer, scores
+        files = ("config.json", "metrics.jsonl", "checkpoint.pt")
+        if not args.resume and any((self.path / name).exists() for name in files):
+            raise UsageError(f"--run-dir: {self.path} holds a run; --resume {self.path} goes on with it")
+        self.cost_before = 0.0  # seconds of the processes that this one goes on from
+        saved = self.read_checkpoint() if args.resume else {"metrics_bytes": 0}
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.metrics = open(self.path / "metrics.jsonl", "ab")  # noqa: SIM115
+            fcntl.flock(self.metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"--run-dir: another process is training in {self.path}") from None
+        except OSError as error:
+            raise UsageError(f"--run-dir: cannot write to {self.path}: {error.strerror}") from None
+        self.metrics.truncate(saved["metrics_bytes"])
+        self.began, self.first_step = time.time(), trainer.steps
+        versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
+        machine = {"system": " ".join(os.uname()), "cores": os.cpu_count(), "device": args.device}
+        config = {"args": dataclasses.asdict(args), "versions": versions, "machine": machine}
+        write_atomic(self.path / "config.json", json.dumps(config, indent=2).encode() + b"\n")
+        (self.path / "summary.json").unlink(missing_ok=True)
+        if not args.resume:
+            self.checkpoint()  # from here on the run can be resumed
+
+    def cost(self) -> float:
+        """Seconds of wall time from process start, over all processes of the run."""
+        return self.cost_before + time.time() - START
+
+    def log(self, record: dict[str, Any]) -> None:
+        self.metrics.write(to_json(record))
+        self.metrics.flush()
+
+    def checkpoint(self) -> None:
+        os.fsync(self.metrics.fileno())
+        rest = {"scores": vars(self.scores), "metrics_bytes": self.metrics.tell(), "cost": self.cost()}
+        files = {"checkpoint.pt": self.trainer.save() | rest, "model.pt": self.trainer.policy.state_dict()}
+        for name, state in files.items():
+            buffer = io.BytesIO()  # torch.save itself hides that a disk is full
+            torch.save(state, buffer)
+            write_atomic(self.path / name, buffer.getvalue())
+
+    def read_checkpoint(self) -> dict[str, Any]:
+        """Goes back to the checkpoint: trainer, scores and cost."""
+        path, trainer = self.path / "checkpoint.pt", self.trainer
+        saved = load_tensors(path)
+        try:
+            trainer.load(saved)
+            vars(self.scores).update(saved["scores"])
+            self.cost_before, _ = saved["cost"], saved["metrics_bytes"]
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UsageError(f"{path} does not fit this program: {error!r}") from None
+        if trainer.steps >= trainer.args.total_timesteps:
+            raise UsageError(f"--resume: {trainer.steps:,} steps are done; raise --total-timesteps to go on")
+        return saved
+
+    def summary(self, status: str) -> dict[str, Any]:
+        """Writes summary.json, the last thing a run does, and returns it."""
+        means, steps = self.scores.means(), self.trainer.steps
+        sps = (steps - self.first_step) / (time.time() - self.began)
+        summary = {"status": status, "score": means["score"], "perf": means.get("perf"),
+                   "episodes": means["episodes"], "cost": self.cost(), "steps": steps, "sps": sps}
+        write_atomic(self.path / "summary.json", to_json(summary))
+        return summary
+
+
+def metrics_record(trainer: Trainer, means: dict, seconds: float, sps: float, cpu: float) -> dict[str, Any]:
+    """A line of metrics.jsonl. `cpu` is seconds of processor time a second."""
+    args, usual = trainer.args, ("score", "episodes", "perf", "episode_return", "episode_length")
+    record = {"update": trainer.updates, "step": trainer.steps, "seconds": seconds, "sps": sps}
+    record["time_left"] = max(0, args.total_timesteps - trainer.steps) / sps
+    record |= {name if name in usual else f"env/{name}": value for name, value in means.items()}
+    record |= dict(zip(trackers.LOSSES, trainer.losses.tolist(), strict=True))
+    record["learning_rate"] = args.learning_rate
+    record["learning_rate_now"] = trainer.optimizer.param_groups[0]["lr"]
+    record |= {f"profile/{name.replace(' ', '_')}": share for name, share in trainer.profile.shares().items()}
+    record["cpu_percent"] = 100 * cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    record["memory_mb"] = peak / (2**20 if sys.platform == "darwin" else 2**10)
+    if trainer.device.type == "cuda":
+        record["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
+    return record
+
+
+def describe_sizes(args: Args, trainer: Trainer) -> str:
+    """One line on what is about to run, and where."""
+    idle = torch.cuda.is_available() and trainer.device.type == "cpu"
+    copies = f"{args.num_envs // args.groups} copies x {trainer.env.agents} agents x {args.groups} groups"
+    return (f"{args.env} on {args.device}{' (a GPU is idle: --device cuda)' if idle else ''}: {copies}, "
+            f"batch {trainer.batch:,} in segments of {args.horizon}, minibatch {args.minibatch_size:,}, "
+            f"{sum(p.numel() for p in trainer.parameters):,} weights, "
+            f"{trainer.segments.nbytes() / 2**20:.1f} MB of experience, {args.num_threads} threads")
+
+
+def describe_summary(args: Args, summary: dict[str, Any]) -> str:
+    score = f"score {summary['score']:.2f}" if summary["episodes"] else "no score yet"
+    lines = [f"{summary['status']}: {score} over {summary['episodes']} episodes; {summary['steps']:,} steps "
+             f"in {summary['cost']:.1f} s, {summary['sps']:,.0f} steps/s"]
+    script = f"python {sys.argv[0] or 'cleanpuffer.py'}"
+    if summary["status"] == "interrupted":
+        lines.append(f"go on:    {script} --resume {args.run_dir}")
+    return "\n".join([*lines, f"watch it: {script} --watch {args.run_dir}"])
+
+
+EXIT_CODES = {"ok": 0, "error": 1, "diverged": 3, "interrupted": 130}
+
+
+def train(args: Args) -> int:
+    """Trains until total_timesteps, stop_score or an interrupt; returns the exit code."""
+    interrupted = threading.Event()
+
+    def interrupt(number: int, _: Any) -> None:
+        interrupted.set()
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    trainer, problem = Trainer(args), None
+    run = Run(args, trainer, Scores())
+    say(describe_sizes(args, trainer))
+    terminal = trackers.Terminal(args)
+    try:
+        status = train_loop(run, terminal, interrupted)
+        run.checkpoint()
+    except Diverged:
+        status, problem = "diverged", "a loss or weight is not finite; a lower --learning-rate may help"
+    except OSError as error:
+        status, problem = "error", f"{run.path}: {error.strerror or error}"
+    except BaseException:
+        with suppress(OSError):
+            run.summary("error")
+        raise
+    finally:
+        terminal.close()
+    try:
+        say(describe_summary(args, run.summary(status)))
+    except OSError as error:
+        status, problem = "error", f"{run.path}: {error.strerror or error}"
+    if problem:
+        print(f"cleanpuffer.py: error: {problem}", file=sys.stderr)
+    return EXIT_CODES[status]
+
+
+def train_loop(run: Run, terminal: trackers.Terminal, interrupted: threading.Event) -> str:
+    """Rollout, update, log, checkpoint, until the run is over. Returns its status, "ok" or "interrupted"."""
+    trainer, scores, args = run.trainer, run.scores, run.trainer.args
+    line_time, line_step, line_cpu = time.time(), trainer.steps, time.process_time()
+    while not interrupted.is_set():
+        trainer.collect()
+        trainer.update()
+        scores.add(trainer.env.log())
+        means = scores.means()
+        solved = args.stop_score is not None and means["episodes"] >= Scores.ENOUGH
+        solved = solved and means["score"] >= args.stop_score
+        over = solved or trainer.steps >= args.total_timesteps
+        passed = time.time() - line_time
+        if over or passed >= args.log_interval:
+            sps, cpu = (trainer.steps - line_step) / passed, (time.process_time() - line_cpu) / passed
+            record = metrics_record(trainer, means, run.cost(), sps, cpu)
+            run.log(record)
+            scores.since_line = 0
+            terminal.show(record)
+            line_time, line_step, line_cpu = time.time(), trainer.steps, time.process_time()
+        if over:
+            return "ok"
+        if trainer.updates % args.checkpoint_interval == 0:
+            run.checkpoint()
+    return "interrupted"
+
+
+def play(args: Args) -> int:
+    """--eval, --watch and --gif: plays what a run learned, without learning."""
+    from envs import render
+
+    episodes = args.episodes or (100 if args.eval else 1 if args.gif else None)
+    model = Path(args.eval or args.watch or args.run_dir) / "model.pt"
+    env = envs.make(args.env, min(episodes, 1024) if args.eval else 1, args.seed, config=args.env_config)
+    policy = Policy(env.single_observation_space, env.single_action_space, args.hidden_size, args.recurrent)
+    load_policy(policy, load_tensors(model), str(model))
+    try:
+        if args.eval:
+            logs = render.finished_episodes(env, policy, args.seed, episodes)
+            scores = np.array([log["score"] for log in logs])
+            perf = np.mean([log["perf"] for log in logs])
+            say(f"score {scores.mean():.4g} ± {scores.std():.3g} (mean, standard deviation), {scores.min():.4g}"
+                f" to {scores.max():.4g}, over {len(scores)} episodes; perf {perf:.3f}")
+        elif args.gif:
+            say(f"wrote {args.gif}: {render.write_film(args.gif, env, policy, args.seed, episodes)} frames")
+        else:
+            render.show_in_terminal(env, policy, args.seed, episodes)
+    except OSError as error:
+        print(f"cleanpuffer.py: error: {args.gif or 'output'}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse_arguments(argv: list[str]) -> Args:
+    """Settings from, in order of precedence: the command line, the --config file or the run that is resumed
+    or played, the environment's `train`, the defaults above. Raises UsageError."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--env", "--config", "--resume", "--eval", "--watch"):
+        early.add_argument(name, nargs="?")
+    first = early.parse_known_args(argv)[0]
+    run = first.resume or first.eval or first.watch
+    source = str(Path(run) / "config.json") if run else first.config
+    file = read_settings(source) if source else {}
+    env = first.env or file.get("env", Args.env)
+    try:
+        spec = envs.spec(env)
+    except ValueError as error:
+        raise UsageError(f"--env: {error}") from None
+    if env != file.get("env", env):
+        if run:
+            raise UsageError(f"--env: {run} was trained on {file['env']}, not on {env}")
+        file.pop("env_config", None)  # of another environment
+    knobs = {knob: default for knob, (default, _, _) in spec.config.items()}
+    args = Args(**{"env": env, "env_config": knobs} | spec.train)
+    args = parse_tokens(args, settings_tokens(file), f"{source}: ")
+    args = parse_tokens(args, argv, "")
+    args.run_dir = args.resume or args.run_dir
+    for (low, high), names in LIMITS.items():
+        for name in names.split():
+            value = getattr(args, name)
+            if value not in (None, "auto") and not low <= value <= high:
+                raise UsageError(f"--{name.replace('_', '-')}: {value} is not between {low} and {high}")
+    if args.min_learning_rate > args.learning_rate:
+        raise UsageError(f"--min-learning-rate: {args.min_learning_rate} is above --learning-rate")
+    return args
+
+
+def read_settings(path: str) -> dict[str, Any]:
+    """The settings in a run's config.json or a flat JSON object, without those that belong to one command."""
+    try:
+        settings = json.loads(Path(path).read_text())
+        settings = settings.get("args", settings)
+        settings = {name.replace("-", "_"): value for name, value in settings.items() if value is not None}
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, AttributeError):
+        raise UsageError(f"{path} is no JSON object of settings") from None
+    command = ("run_dir", "resume", "watch", "eval", "gif", "list", "episodes", "config")
+    return {name: value for name, value in settings.items() if name not in command}
+
+
+def settings_tokens(settings: dict[str, Any]) -> list[str]:
+    """Settings as command-line arguments, so that both are checked alike."""
+    tokens = []
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            tokens += settings_tokens({f"{name}.{knob}": number for knob, number in value.items()})
+        elif isinstance(value, bool):
+            tokens.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            tokens.append(f"--{name}={value}")
+    return tokens
+
+
+def parse_tokens(args: Args, tokens: list[str], origin: str) -> Args:
+    """`args` with the tokens over them. tyro's boxed errors become one line."""
+    import tyro
+
+    boxed = io.StringIO()
+    try:
+        with redirect_stderr(boxed):
+            return tyro.cli(Args, args=tokens, default=args, prog="cleanpuffer.py")
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    lines = [line.strip("│ \n") for line in boxed.getvalue().splitlines() if line.startswith("│")]
+    end = next((i for i, line in enumerate(lines) if not line.strip("─")), len(lines))
+    message = " ".join(lines[:end])
+    if message.startswith("Unrecognized options: "):
+        unknown = message.split(": ")[1].split(",")[0].split("=")[0]
+        names = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Args)]
+        names += [f"--env-config.{knob}" for knob in args.env_config]
+        near = difflib.get_close_matches(unknown.replace("_", "-"), names, 2)
+        hint = f"is it {' or '.join(near)}?" if near else "--help lists them all"
+        message = f"unknown argument {unknown}: {hint}"
+    raise UsageError(origin + message)
+
+
+def choose_sizes(args: Args) -> None:
+    """Puts numbers where args say auto, for a processor or a GPU. UsageError for sizes that cannot be."""
+    if args.device == "auto":
+        args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        on_gpu = torch.empty(1, device=args.device).is_cuda
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device: {args.device} cannot be used: {str(error).splitlines()[0]}") from None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    auto = {"num_threads": max(cores, args.env_threads), "hidden_size": 128 if on_gpu else 32,
+            "num_envs": 4096 if on_gpu else 256}
+    for name, value in auto.items():
+        if getattr(args, name) == "auto":
+            setattr(args, name, value)
+    if args.env_threads > args.num_threads:
+        raise UsageError(f"--env-threads: {args.env_threads} is more than --num-threads {args.num_threads}")
+    try:
+        agents = envs.count_agents(args.env, args.env_config)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"--env-config: {error}") from None
+    rows = args.num_envs * agents
+    batch = rows * args.horizon
+    if args.groups == "auto":  # on a processor, parts that stay in a core's cache
+        most = min(2 if on_gpu else rows // 256, args.num_envs, 64)
+        args.groups = max((g for g in range(1, most + 1) if args.num_envs % g == 0), default=1)
+    if args.num_envs % args.groups:
+        raise UsageError(f"--groups: {args.groups} does not divide --num-envs {args.num_envs}")
+    if args.minibatch_size == "auto":
+        args.minibatch_size = max(1, min(batch, 16384 if on_gpu else 2048) // args.horizon) * args.horizon
+    if args.minibatch_size % args.horizon or args.minibatch_size > batch:
+        raise UsageError(f"--minibatch-size: {args.minibatch_size} must be a multiple of --horizon "
+                         f"{args.horizon} and at most the batch, {rows} rows x {args.horizon} = {batch}")
+    space = envs.spec(args.env).observation_space(args.env_config)
+    needed = batch * (space.dtype.itemsize * math.prod(space.shape) + 38) / 2**30
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    if needed > memory:
+        raise UsageError(f"--num-envs: {args.num_envs} copies with --horizon {args.horizon} need "
+                         f"{needed:,.0f} GB for experience, and this machine has {memory:,.0f} GB")
+
+
+def main(argv: list[str]) -> int:
+    try:
+        args = parse_arguments(argv)
+        if args.list:
+            for name in envs.names():
+                spec = envs.spec(name)
+                say(f"{name:10} {' '.join(spec.__doc__.split())} Solved at {spec.solved:g}.")
+            return 0
+        if args.gif:
+            from envs import render
+
+            if problem := render.film_problem(args.gif):
+                raise UsageError(f"--gif: {problem}")
+        choose_sizes(args)
+        if args.eval or args.watch:
+            return play(args)
+        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
+        args.run_dir = args.run_dir or str(Path("runs") / args.env / stamp)
+        return train(args) or (play(args) if args.gif else 0)
+    except (UsageError, build.BuildError) as error:
+        print(f"cleanpuffer.py: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,141 @@
+"""Playing without learning: scores of finished episodes, in the terminal (two pixels to a character), as .gif or .mp4."""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+FILM_SECONDS = 60  # a film ends here even if its episodes go on
+
+
+@torch.inference_mode()
+def play(env: Any, policy: Any, seed: int) -> Iterator[np.ndarray]:
+    """Plays for ever, as in training: actions drawn, LSTM states carried across episodes.
+
+    env           VecEnv
+    policy        has initial_state(rows), and step(observations, state) -> logits, values, state
+    Yields after every step which rows [rows] ended an episode.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    observations, _ = env.reset(seed=seed)
+    state = policy.initial_state(env.num_envs)
+    while True:
+        logits, _, state = policy.step(torch.from_numpy(observations), state)
+        actions = torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
+        observations, _, terminals, truncations, _ = env.step(actions.numpy())
+        yield terminals | truncations
+
+
+def finished_episodes(env: Any, policy: Any, seed: int, episodes: int) -> list[dict[str, float]]:
+    """The logs of that many episodes, as VecEnv.log gives them.
+
+    Each copy plays a number of them that is fixed beforehand, so that short episodes count no more often than long ones.
+    """
+    left = [episodes // env.copies + (copy < episodes % env.copies) for copy in range(env.copies)]
+    logs: list[dict[str, float]] = []
+    for done in play(env, policy, seed):
+        for copy in np.unique(np.flatnonzero(done) // env.agents).tolist():
+            log = env.log(copy, copy + 1)
+            if left[copy] and log["n"]:
+                left[copy] -= 1
+                logs.append(log)
+        if not any(left):
+            return logs
+    raise AssertionError("play goes on for ever")
+
+
+def show_in_terminal(env: Any, policy: Any, seed: int, episodes: int | None = None) -> None:
+    """Plays the environment's first copy in colour, at its own speed, until interrupted or for so many episodes.
+
+    Works over ssh. Where the output is no terminal, one episode is the default and nothing waits.
+    """
+    out, live = sys.stdout, sys.stdout.isatty()
+    last = episodes or (None if live else 1)
+    true_color = os.environ.get("COLORTERM") in ("truecolor", "24bit")
+    pause, played, caption = 1 / env.metadata["render_fps"], 0, "Ctrl-C ends"
+    if live:
+        out.write("\x1b[?25l\x1b[2J")  # hides the cursor, clears
+    try:
+        due = time.perf_counter()
+        for done in play(env, policy, seed):
+            columns, lines = shutil.get_terminal_size() if live else (80, 24)
+            frame = env.render(0, max(columns, 1), 2 * max(lines - 2, 1))
+            if done[: env.agents].any():
+                played += 1
+                log = "  ".join(f"{name} {value:.4g}" for name, value in env.log(0, 1).items() if name != "n")
+                caption = f"episode {played}: {log}"
+            home = "\x1b[H" if live else ""
+            out.write(f"{home}{half_blocks(frame, true_color)}{caption[: columns - 1]}\x1b[K\n")
+            out.flush()
+            if played == last:
+                break
+            if live:
+                due += pause
+                time.sleep(max(0, due - time.perf_counter()))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if live:
+            out.write("\x1b[0m\x1b[?25h\n")
+
+
+def half_blocks(frame: np.ndarray, true_color: bool = True) -> str:
+    """A picture [2 lines, columns, 3] as text: a character's upper half is one pixel, its background the other."""
+    text = []
+    for upper, lower in zip(frame[0::2].tolist(), frame[1::2].tolist(), strict=True):
+        colors = None
+        for top, bottom in zip(upper, lower, strict=True):
+            if (top, bottom) != colors:
+                text.append(f"\x1b[38;{color_code(top, true_color)};48;{color_code(bottom, true_color)}m")
+                colors = (top, bottom)
+            text.append("▀")
+        text.append("\x1b[0m\n")
+    return "".join(text)
+
+
+def color_code(rgb: list[int], true_color: bool) -> str:
+    """A colour as terminals name it; where they know only 256, the nearest of the 6 x 6 x 6 cube."""
+    if true_color:
+        return f"2;{rgb[0]};{rgb[1]};{rgb[2]}"
+    r, g, b = (round(x / 255 * 5) for x in rgb)
+    return f"5;{16 + 36 * r + 6 * g + b}"
+
+
+def film_problem(path: str) -> str | None:
+    """Why a film cannot be written to this path, and the remedy; None if it can."""
+    if Path(path).suffix not in (".gif", ".mp4"):
+        return f"{path} must end in .gif or .mp4"
+    if not Path(path).resolve().parent.is_dir():
+        return f"there is no folder {Path(path).resolve().parent}"
+    try:
+        import imageio  # noqa: F401
+        import imageio_ffmpeg  # noqa: F401
+        import PIL  # noqa: F401
+    except ImportError:
+        return "films need the [video] extra: pip install -e '.[video]'"
+    return None
+
+
+def write_film(
+    path: str, env: Any, policy: Any, seed: int, episodes: int = 1, width: int = 320, height: int = 240
+) -> int:
+    """Writes some episodes of the environment's first copy to a .gif or .mp4; returns the number of frames."""
+    import imageio.v3 as imageio
+
+    fps, played, frames = env.metadata["render_fps"], 0, []
+    for done in play(env, policy, seed):
+        frames.append(env.render(0, width, height))
+        played += bool(done[: env.agents].any())
+        if played == episodes or len(frames) >= FILM_SECONDS * fps:
+            break
+    if path.endswith(".gif"):
+        imageio.imwrite(path, np.stack(frames), duration=1000 / fps, loop=0)
+    else:
+        imageio.imwrite(path, np.stack(frames), fps=fps)
+    return len(frames)

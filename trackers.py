@@ -1,0 +1,116 @@
+"""Where the metrics of a run go besides its folder: the terminal.
+
+A tracker is made with the run's settings, gets every record of metrics.jsonl, and is closed at the end.
+"""
+
+import os
+import sys
+from typing import Any
+
+LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "grad_norm")
+
+
+class Terminal:
+    """The dashboard where the output is a terminal, else a line for every record."""
+
+    def __init__(self, args: Any):
+        self.args, self.live = args, None
+        if sys.stdout.isatty():
+            from rich.live import Live
+
+            self.live = Live(auto_refresh=False)
+            self.live.start()
+
+    def show(self, record: dict[str, Any]) -> None:
+        if self.live:
+            self.live.update(dashboard(self.args, record), refresh=True)
+        else:
+            say(describe_record(self.args, record))
+
+    def close(self) -> None:
+        if self.live:
+            self.live.stop()
+
+
+def say(line: str) -> None:
+    """Prints a line; a reader that has gone away (`| head`) does not stop a run."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
+
+
+def describe_record(args: Any, record: dict[str, Any]) -> str:
+    """A record in one line, for output that is no terminal."""
+    score = "none yet" if record["score"] is None else f"{record['score']:.4g}"
+    done = min(1, record["step"] / args.total_timesteps)
+    return (
+        f"step {record['step']:,} ({done:.0%})  {record['seconds']:.1f} s, {clock(record['time_left'])} left"
+        f"  {record['sps']:,.0f} steps/s  score {score} ({record['episodes']} episodes)"
+    )
+
+
+def dashboard(args: Any, record: dict[str, Any]) -> Any:
+    """A record of metrics.jsonl as a panel for the terminal (rich)."""
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    def show(value: Any) -> str | Text:
+        if value is None or isinstance(value, str | Text):
+            return value or "-"
+        tiny = not isinstance(value, int) and 0 < abs(value) < 1e-3
+        return f"{value:.1e}" if tiny else f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
+
+    def table(*sections: tuple[str, dict[str, Any]]) -> Table:
+        grid = Table.grid(padding=(0, 1), expand=True)
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(justify="right", no_wrap=True)
+        for title, rows in sections:
+            grid.add_row(Text(title, style="bold cyan not dim"))
+            for name, value in rows.items():
+                grid.add_row(name.replace("_", " "), show(value))
+            grid.add_row()
+        return grid
+
+    def phases(part: str) -> tuple[str, dict[str, Any]]:
+        shares = {k.split(part + "_")[1]: v for k, v in record.items() if k.startswith(f"profile/{part}")}
+        return f"{part} {sum(shares.values()):.0%}", {k: f"{v:.0%}" for k, v in shares.items()}
+
+    fields = ("episodes", "perf", "episode_return", "episode_length")
+    environment = {k: record.get(k) for k in fields}
+    environment |= {k.removeprefix("env/"): v for k, v in record.items() if k.startswith("env/")}
+    run = {
+        "steps": record["step"],
+        "updates": record["update"],
+        "learning rate": record["learning_rate_now"],
+        "CPU": f"{record['cpu_percent']:.0f}%",
+        "memory": f"{record['memory_mb']:,.0f} MB",
+    }
+    if "gpu_memory_mb" in record:
+        run["GPU memory"] = f"{record['gpu_memory_mb']:,.0f} MB"
+    goal = "" if args.stop_score is None else f" of {args.stop_score:g}"
+    score = "-" if record["score"] is None else f"{record['score']:.2f}"
+    head, body = Table.grid(expand=True), Table.grid(padding=(0, 3), expand=True)
+    for justify in ("left", "center", "right"):
+        head.add_column(justify=justify, ratio=1)
+        body.add_column(ratio=1)
+    head.add_row(
+        Text.assemble("score ", (score, "bold green"), goal),
+        Text.assemble((f"{record['sps']:,.0f}", "bold yellow"), " steps/s"),
+        Text.assemble((clock(record["seconds"]), "bold"), f", {clock(record['time_left'])} left"),
+    )
+    losses = ("losses", {k: record[k] for k in LOSSES})
+    body.add_row(table(("environment", environment)), table(losses), table(("run", run)))
+    body.add_row(table(phases("rollout")), table(phases("update")))
+    bar = ProgressBar(args.total_timesteps, min(record["step"], args.total_timesteps), complete_style="cyan")
+    title, folder = f"[bold]CleanPuffer[/] [cyan]{args.env}[/]", f"[dim]{args.run_dir}[/]"
+    content = Group(head, bar, "", body)
+    return Panel(content, title=title, subtitle=folder, border_style="cyan", padding=(0, 2))
