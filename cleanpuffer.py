@@ -25,8 +25,10 @@ import time
 
 START = time.time()  # `cost` counts from here, imports included
 
+import gc
 import os
 
+gc.disable()  # for the imports: collections would add a quarter to their time
 # Idle OpenMP threads sleep: spinning ones collapse beside any other busy process. Set before torch comes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -56,6 +58,9 @@ import build
 import envs
 import trackers
 from trackers import say
+
+gc.freeze()
+gc.enable()
 
 State = tuple[Tensor, Tensor]  # of an LSTM: h and c, each [rows, hidden]
 
@@ -87,21 +92,21 @@ class Args:
 
     minibatch_size: int | Literal["auto"] = "auto"  # steps in a minibatch, a whole number of segments
     update_epochs: float = 1.0  # an update has update_epochs * batch / minibatch_size minibatches
-    learning_rate: float = 0.05  # at the start of the schedule
+    learning_rate: float = 0.03  # at the start of the schedule
     min_learning_rate: float = 0.0  # at the end of the schedule
     schedule: Literal["cosine", "linear", "constant"] = "cosine"  # of the learning rate
     optimizer: Literal["muon", "adam"] = "muon"  # Muon wants a learning rate about ten times Adam's
-    beta1: float = 0.95  # momentum of Muon, first moment of Adam
+    beta1: float = 0.9  # momentum of Muon, first moment of Adam
     beta2: float = 0.999  # second moment of Adam
     eps: float = 1e-12  # added to Adam's denominator
-    gamma: float = 0.99  # discount
+    gamma: float = 0.98  # discount
     gae_lambda: float = 0.9  # decay of the traces in advantages and value targets
     rho_clip: float = 1.0  # V-trace: bound of the ratio that weighs a step's own error
     c_clip: float = 1.0  # V-trace: bound of the ratio that carries later errors back
     clip_coef: float = 0.2  # PPO: how far a ratio may move from 1
     vf_coef: float = 2.0  # weight of the value loss
     vf_clip_coef: float = 0.2  # how far a value may move from the rollout's in one update; 0 is no limit
-    ent_coef: float = 0.002  # weight of the entropy bonus
+    ent_coef: float = 0.001  # weight of the entropy bonus
     max_grad_norm: float = 1.5  # a larger gradient is scaled down to this norm; 0 is no limit
     prio_alpha: float = 0.8  # segments are drawn by their sum of |advantage| to this power; 0 is uniformly
     prio_beta0: float = 0.2  # exponent of the weights that correct for it, at the start; it rises to 1
@@ -165,6 +170,9 @@ class Policy(nn.Module):
                 nn.init.zeros_(parameter)
             else:
                 nn.init.orthogonal_(parameter, gains.get(name.split(".")[0], math.sqrt(2)))
+        if self.lstm is not None:  # unit by unit, memory fades over 1 to 128 steps (after Tallec and Ollivier 2018)
+            forget = torch.empty(hidden_size).uniform_(0, math.log(128))
+            self.lstm.bias_ih_l0.data[:2 * hidden_size] = torch.cat([-forget, forget])  # input and forget gates
 
     def initial_state(self, rows: int) -> State:
         zeros = torch.zeros(rows, self.hidden_size, device=self.encoder.weight.device)
@@ -209,39 +217,41 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     return x.mT if tall else x
 
 
-class Muon(torch.optim.Optimizer):
+class Muon:
     """Momentum, orthogonalised (Jordan et al. 2024), for matrices; Adam for biases and gains.
 
     An orthogonal step changes all directions of a matrix alike, so a large learning rate is safe. Matrices
     (convolutions flattened to [out, -1]) move by lr * sqrt(max(1, out / in)) times an orthogonal matrix, with
     Nesterov momentum beta1. What has fewer than two dimensions moves by Adam, with the same lr and beta1, and
-    with beta2 and eps. With `adam=True` everything does.
+    with beta2 and eps. With `adam=True` everything does. `param_groups`, `step` and `state_dict` are those of a
+    torch.optim.Optimizer; to be one would import torch._dynamo, which takes most of a second.
     """
 
     def __init__(self, parameters: Iterable, lr: float, beta1=0.95, beta2=0.999, eps=1e-12, adam=False):
-        groups = {False: [], True: []}
+        settings = {"lr": lr, "initial_lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps}
+        kinds: dict[bool, list[Tensor]] = {False: [], True: []}
         for p in parameters:
-            groups[adam or p.ndim < 2].append(p)
-        defaults = {"lr": lr, "initial_lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "steps": 0}
-        super().__init__([{"params": ps, "adam": kind} for kind, ps in groups.items() if ps], defaults)
+            kinds[adam or p.ndim < 2].append(p)
+        self.param_groups = [{"params": ps, "adam": kind} | settings for kind, ps in kinds.items() if ps]
+        self.moments = [  # of every group: momenta and, for Adam, variances
+            [[torch.zeros_like(p) for p in group["params"]] for _ in range(1 + group["adam"])]
+            for group in self.param_groups]
+        self.steps = 0
 
     @torch.no_grad()
     def step(self) -> None:
-        for group in self.param_groups:
-            group["steps"] += 1
+        self.steps += 1
+        for group, (momenta, *variances) in zip(self.param_groups, self.moments, strict=True):
             parameters, lr, beta1, beta2 = group["params"], group["lr"], group["beta1"], group["beta2"]
             gradients = [p.grad for p in parameters]
-            momenta = self.moments("momentum", parameters)
             torch._foreach_lerp_(momenta, gradients, 1 - beta1)
             if group["adam"]:
-                variances = self.moments("variance", parameters)
-                torch._foreach_mul_(variances, beta2)
-                torch._foreach_addcmul_(variances, gradients, gradients, 1 - beta2)
-                denominators = torch._foreach_div(variances, 1 - beta2 ** group["steps"])
+                torch._foreach_mul_(variances[0], beta2)
+                torch._foreach_addcmul_(variances[0], gradients, gradients, 1 - beta2)
+                denominators = torch._foreach_div(variances[0], 1 - beta2**self.steps)
                 torch._foreach_sqrt_(denominators)
                 torch._foreach_add_(denominators, group["eps"])
-                lr /= 1 - beta1 ** group["steps"]
-                torch._foreach_addcdiv_(parameters, momenta, denominators, -lr)
+                torch._foreach_addcdiv_(parameters, momenta, denominators, -lr / (1 - beta1**self.steps))
                 continue
             updates = torch._foreach_lerp(gradients, momenta, beta1)  # Nesterov: one step ahead
             shapes: dict = {}  # equal matrices are orthogonalised together
@@ -252,11 +262,14 @@ class Muon(torch.optim.Optimizer):
                 for (p, _), update in zip(pairs, orthogonal, strict=True):
                     p.add_(update.reshape(p.shape), alpha=-lr * math.sqrt(max(1, rows / columns)))
 
-    def moments(self, name: str, parameters: list[Tensor]) -> list[Tensor]:
-        for p in parameters:
-            if name not in self.state[p]:
-                self.state[p][name] = torch.zeros_like(p)
-        return [self.state[p][name] for p in parameters]
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, "moments": self.moments}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.steps = saved["steps"]
+        for group, saved_group in zip(self.moments, saved["moments"], strict=True):
+            for tensors, saved_tensors in zip(group, saved_group, strict=True):
+                torch._foreach_copy_(tensors, saved_tensors)
 
 
 def advantages_reference(
@@ -372,8 +385,8 @@ class Trainer:
         self.args, self.device = args, torch.device(args.device)
         on_gpu = self.device.type == "cuda"
         # One thread an operation. Work is cut into groups and shards that threads run whole, not into slices
-        # of every small operation, which take longer to hand out than to do. The cut is the same for any number
-        # of threads, and so is every bit.
+        # of every small operation, which take longer to hand out than to do. The cut is the same for any
+        # number of threads, and so is every bit.
         torch.set_num_threads(1)
         self.pool = ThreadPoolExecutor(args.num_threads, initializer=torch.set_num_threads, initargs=(1,))
         self.shard = 2**40 if on_gpu else max(1, 2048 // args.horizon)  # segments that stay in a core's cache
@@ -564,9 +577,6 @@ class Trainer:
         load_policy(self.policy, saved["policy"], "--resume: its checkpoint")
         self.env.load({name: tensor.numpy() for name, tensor in saved["environment"].items()})
         self.optimizer.load_state_dict(saved["optimizer"])
-        args = self.args  # these may change from one process to the next
-        for group in self.optimizer.param_groups:
-            group.update(initial_lr=args.learning_rate, beta1=args.beta1, beta2=args.beta2, eps=args.eps)
         generators = torch.default_generator, self.sampling, *self.noise
         for generator, state in zip(generators, saved["generators"], strict=True):
             generator.set_state(state)
@@ -828,7 +838,7 @@ def play(args: Args) -> int:
             logs = render.finished_episodes(env, policy, args.seed, episodes)
             scores = np.array([log["score"] for log in logs])
             perf = np.mean([log["perf"] for log in logs])
-            say(f"score {scores.mean():.4g} ± {scores.std():.3g} (mean, standard deviation), {scores.min():.4g}"
+            say(f"score {scores.mean():.4g} ± {scores.std():.3g} (standard deviation), {scores.min():.4g}"
                 f" to {scores.max():.4g}, over {len(scores)} episodes; perf {perf:.3f}")
         elif args.gif:
             say(f"wrote {args.gif}: {render.write_film(args.gif, env, policy, args.seed, episodes)} frames")
@@ -942,7 +952,7 @@ def choose_sizes(args: Args) -> None:
     if args.env_threads > args.num_threads:
         raise UsageError(f"--env-threads: {args.env_threads} is more than --num-threads {args.num_threads}")
     try:
-        agents = envs.count_agents(args.env, args.env_config)
+        args.env_config, agents = envs.resolve(args.env, args.env_config)
     except (ValueError, TypeError) as error:
         raise UsageError(f"--env-config: {error}") from None
     rows = args.num_envs * agents

@@ -53,8 +53,11 @@ def make(
     return VecEnv(name, num_envs, seed, num_threads, groups, config, **options)
 
 
-def count_agents(name: str, config: dict | None = None) -> int:
-    """Agents, so rows, of one copy under this config; raises as `make`."""
-    from envs.vector import count_agents
+def resolve(name: str, config: dict | None = None) -> tuple[dict, int]:
+    """All knobs of the environment with `config` over their defaults, and the agents, so rows, that a copy then has.
 
-    return count_agents(name, config)
+    Raises as `make`.
+    """
+    from envs.vector import resolve
+
+    return resolve(name, config or {})

@@ -8,7 +8,7 @@ config = {"size": (11, 3, 64), "max_steps": (44, 1, 1_000_000)}
 
 
 def observation_space(config: dict) -> Box:
-    return Box(0, 2, (config["size"], config["size"]), np.uint8)
+    return Box(-1, 1, (config["size"], config["size"]), np.int8)
 
 
 def action_space(config: dict) -> Discrete:

@@ -271,14 +271,6 @@ class VecEnv(VectorEnv):
         self._free()
 
 
-def count_agents(name: str, config: dict | None = None) -> int:
-    """Rows that one copy owns. Raises as VecEnv."""
-    module = build.load(name)
-    return module.lib.vec_agents(
-        module.ffi.new("Config *", resolve_config(name, envs.spec(name).config, config or {}))
-    )
-
-
 ROWS = ("observations", "final_observations", "actions", "rewards", "terminals", "truncations")
 
 
@@ -348,6 +340,12 @@ def resolve_config(name: str, knobs: dict[str, tuple], given: dict[str, Any]) ->
             raise ValueError(f"config {knob}: {value} is not between {low} and {high}")
         config[knob] = type(default)(value)
     return config
+
+
+def resolve(name: str, given: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """The resolved config, and how many agents, so rows, a copy has under it; raises as VecEnv."""
+    config, module = resolve_config(name, envs.spec(name).config, given), build.load(name)
+    return config, module.lib.vec_agents(module.ffi.new("Config *", config))
 
 
 def action_choices(space: Any) -> tuple[list[int], tuple[int, ...]]:

@@ -1,7 +1,7 @@
 // Squared: walk from the middle of a grid to a target on its border. The documented template: to make an
 // environment, copy this file and envs/squared.py, and change what they do.
 //
-// Observation  size x size bytes: 0 empty, 1 the agent, 2 the target.
+// Observation  size x size signed bytes: 0 empty, 1 the agent, -1 the target.
 // Actions      0 stay, 1 up, 2 down, 3 left, 4 right; the border stops a step.
 // Reward       1 on reaching the target.
 // Episode      ends on the target, or is cut after max_steps.
@@ -57,9 +57,9 @@ static inline void squared_reset(Squared *squared, const SquaredConfig *config, 
     squared->target = row * size + column;
     squared->steps = 0;
 
-    uint8_t *observations = rows.observations;
+    int8_t *observations = rows.observations;
     memset(observations, 0, (size_t)(size * size));
-    observations[squared->target] = 2;
+    observations[squared->target] = -1;
     observations[squared->row * size + squared->column] = 1;
 }
 
@@ -68,7 +68,7 @@ static inline void squared_reset(Squared *squared, const SquaredConfig *config, 
 static inline void squared_step(Squared *squared, const SquaredConfig *config, Rows rows) {
     const int size = config->size;
     const int64_t action = *(const int64_t *)rows.actions;
-    uint8_t *observations = rows.observations;
+    int8_t *observations = rows.observations;
 
     observations[squared->row * size + squared->column] = 0;
     const int row = squared->row + (action == 2) - (action == 1);

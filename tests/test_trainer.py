@@ -1,0 +1,372 @@
+"""The trainer's parts: optimizer, advantages, rollout, update, and the policy's two ways of computing the same."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import cleanpuffer
+import envs
+from cleanpuffer import Args, Muon, Scores, Trainer, advantages_reference, orthogonalize
+
+
+def make_trainer(**settings) -> Trainer:
+    settings = {
+        "env": "pong",
+        "num_envs": 16,
+        "horizon": 16,
+        "minibatch_size": 64,
+        "hidden_size": 16,
+    } | settings
+    args = Args(**{"device": "cpu", "num_threads": 1, "groups": 1} | settings)
+    cleanpuffer.choose_sizes(args)
+    return Trainer(args)
+
+
+# Muon
+
+
+def test_muon_follows_torch_muon():
+    """Same directions and sizes as torch.optim.Muon, whose iteration runs in bfloat16 (8 bits: 2^-8 of a unit step)."""
+    shapes = [(16, 8), (64, 16), (64, 16), (3, 16), (5, 40)]
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    muon = Muon(ours, lr=0.1, beta1=0.95)
+    reference = torch.optim.Muon(theirs, lr=0.1, momentum=0.95, weight_decay=0.0, nesterov=True)
+    for _ in range(5):
+        before = [p.detach().clone() for p in theirs]
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        muon.step()
+        reference.step()
+        for p, q, b in zip(ours, theirs, before, strict=True):
+            step = (q - b).norm()
+            assert (p - q).norm() < 0.05 * step
+            p.data.copy_(q.data)  # rounding does not add up over steps
+
+
+def test_orthogonalize_raises_every_singular_value():
+    """In float64, singular values from 1 down to 0.01 of the norm end between 0.65 and 1.25; directions stay."""
+    torch.manual_seed(1)
+    for rows, columns in ((8, 8), (4, 32), (32, 4), (1, 7)):
+        n = min(rows, columns)
+        u = torch.linalg.qr(torch.randn(rows, n, dtype=torch.float64))[0]
+        v = torch.linalg.qr(torch.randn(columns, n, dtype=torch.float64))[0]
+        values = torch.logspace(0, -1.5, n, dtype=torch.float64)
+        result = orthogonalize((u * values @ v.T).unsqueeze(0))[0]
+        diagonal = u.T @ result @ v
+        assert ((torch.diagonal(diagonal) > 0.65) & (torch.diagonal(diagonal) < 1.25)).all()
+        assert (diagonal - torch.diag(torch.diagonal(diagonal))).abs().max() < 1e-9
+
+
+def test_muon_takes_convolutions_as_matrices():
+    weight = torch.nn.Parameter(torch.zeros(8, 3, 3, 3))
+    weight.grad = torch.randn(8, 3, 3, 3)
+    Muon([weight], lr=1.0).step()
+    values = torch.linalg.svdvals(weight.detach().flatten(1))
+    assert ((values > 0.65) & (values < 1.25)).all()
+
+
+@pytest.mark.parametrize("adam", [False, True])
+def test_biases_follow_torch_adam(adam):
+    """Biases always, and with adam=True matrices too; eps is large enough to matter."""
+    torch.manual_seed(2)
+    shape = (6, 4) if adam else (6,)
+    p = torch.nn.Parameter(torch.randn(shape))
+    q = torch.nn.Parameter(p.detach().clone())
+    ours = Muon([p], lr=0.01, beta1=0.9, beta2=0.99, eps=1e-3, adam=adam)
+    reference = torch.optim.Adam([q], lr=0.01, betas=(0.9, 0.99), eps=1e-3)
+    for _ in range(10):
+        p.grad = torch.randn_like(p)
+        q.grad = p.grad.clone()
+        ours.step()
+        reference.step()
+    torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
+# Advantages
+
+
+def random_segments(
+    segments: int = 7, horizon: int = 13, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> list:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal() -> torch.Tensor:
+        return torch.randn(segments, horizon, generator=generator, dtype=dtype)
+
+    ends = torch.randint(0, 6, (segments, horizon), generator=generator)
+    terminals, truncations = (ends == 0).to(torch.uint8), (ends == 1).to(torch.uint8)
+    return [normal(), normal(), normal(), terminals, truncations, normal().exp()]
+
+
+def plain_vtrace(segments: list, gamma: float, gae_lambda: float, rho_clip: float, c_clip: float) -> tuple:
+    """V-trace written as its sum (Espeholt et al. 2018, equation 1), for every start on its own."""
+    rewards, values, bootstraps, terminals, truncations, ratios = (x.double().numpy() for x in segments)
+    rows, horizon = values.shape
+    targets, advantages = np.zeros_like(values), np.zeros_like(values)
+    for row, start in itertools.product(range(rows), range(horizon)):
+        weight, total, policy = 1.0, 0.0, 0.0
+        for t in range(start, horizon):
+            end = terminals[row, t] or truncations[row, t]
+            following = (
+                bootstraps[row, t]
+                if truncations[row, t] or t == horizon - 1
+                else values[row, min(t + 1, horizon - 1)]
+            )
+            delta = rewards[row, t] + gamma * (0 if terminals[row, t] else following) - values[row, t]
+            rho, c = min(ratios[row, t], rho_clip), min(ratios[row, t], c_clip)
+            total += weight * rho * delta
+            policy += delta if t == start else weight / min(ratios[row, start], c_clip) * rho * delta
+            weight *= gamma * gae_lambda * c
+            if end:
+                break
+        targets[row, start], advantages[row, start] = values[row, start] + total, policy
+    return targets, advantages
+
+
+@pytest.mark.parametrize(
+    "settings", [(0.99, 0.95, 1.0, 1.0), (0.9, 0.5, 1.5, 0.7), (1.0, 1.0, 1e6, 1e6), (0.0, 0.9, 1.0, 1.0)]
+)
+def test_advantages_are_vtrace(settings):
+    """The reference equals the sum to 1e-10 in float64; the C kernel equals it to float rounding."""
+    segments = random_segments(dtype=torch.float64)
+    expected = plain_vtrace(segments, *settings)
+    for result, want in zip(advantages_reference(*segments, *settings), expected, strict=True):
+        np.testing.assert_allclose(result.numpy(), want, rtol=0, atol=1e-10 * max(1.0, np.abs(want).max()))
+    single = [x.float() if x.is_floating_point() else x for x in segments]
+    for result, want in zip(cleanpuffer.load_advantages_kernel()(*single, *settings), expected, strict=True):
+        np.testing.assert_allclose(result.numpy(), want, rtol=1e-4, atol=1e-5 * max(1.0, np.abs(want).max()))
+
+
+def test_advantages_with_ratios_one_are_gae():
+    segments = random_segments(seed=3)
+    segments[5] = torch.ones_like(segments[5])
+    targets, advantages = cleanpuffer.load_advantages_kernel()(*segments, 0.97, 0.9, 1.0, 1.0)
+    torch.testing.assert_close(targets, segments[1] + advantages, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 64), (300, 1), (33, 17)])
+def test_kernel_takes_any_shape(shape):
+    segments = random_segments(*shape)
+    expected = advantages_reference(*segments, 0.99, 0.9, 1.0, 1.0)
+    for result, want in zip(
+        cleanpuffer.load_advantages_kernel()(*segments, 0.99, 0.9, 1.0, 1.0), expected, strict=True
+    ):
+        torch.testing.assert_close(result, want, rtol=1e-5, atol=1e-5)
+
+
+# Rollout
+
+
+@pytest.mark.parametrize("recurrent", ["lstm", "none"])
+@pytest.mark.parametrize("env", envs.names())
+def test_ratios_are_one_before_the_first_step(env, recurrent):
+    """Training computes what playing did, for every environment, across episode ends and in later rollouts."""
+    trainer = make_trainer(env=env, recurrent=recurrent, groups=2, horizon=32)
+    for _ in range(3):
+        trainer.collect()
+        s = trainer.segments
+        with torch.no_grad():
+            logits, values = trainer.policy(s.observations, (s.h, s.c))
+        logprobs = logits.log_softmax(-1).gather(-1, s.actions.unsqueeze(-1)).squeeze(-1)
+        assert ((logprobs - s.logprobs).exp() - 1).abs().max() < 1e-5
+        torch.testing.assert_close(values, s.values, rtol=1e-4, atol=1e-5)
+        trainer.update()
+
+
+def test_values_of_what_follows():
+    """At cuts the value of the old episode's last observation, at the segment's end that of the next observation, each
+    under the LSTM state of that moment: recomputed by replaying the actions."""
+    trainer = make_trainer(env="squared", env_config={"size": 5, "max_steps": 7}, horizon=20, minibatch_size=80)
+    env, policy = (
+        envs.make("squared", 16, trainer.args.seed, config={"size": 5, "max_steps": 7}),
+        trainer.policy,
+    )
+    observations, _ = env.reset()
+    state, cuts = policy.initial_state(16), 0
+    for _ in range(2):
+        trainer.collect()
+        s = trainer.segments
+        for t in range(20):
+            assert torch.equal(s.observations[:, t], torch.from_numpy(observations))
+            with torch.no_grad():
+                _, _, state = policy.step(torch.from_numpy(observations), state)
+                observations, rewards, terminals, truncations, infos = env.step(s.actions[:, t].numpy())
+                assert torch.equal(s.rewards[:, t], torch.from_numpy(rewards))
+                assert torch.equal(s.terminals[:, t].bool(), torch.from_numpy(terminals))
+                assert torch.equal(s.truncations[:, t].bool(), torch.from_numpy(truncations))
+                if truncations.any():
+                    values = policy.step(torch.from_numpy(infos["final_obs"]), state)[1]
+                    where = torch.from_numpy(truncations)
+                    torch.testing.assert_close(s.bootstraps[where, t], values[where], rtol=1e-5, atol=1e-6)
+                    cuts += int(where.sum())
+        with torch.no_grad():
+            values = policy.step(torch.from_numpy(observations), state)[1]
+        whole = ~s.truncations[:, -1].bool()
+        torch.testing.assert_close(s.bootstraps[whole, -1], values[whole], rtol=1e-5, atol=1e-6)
+    assert cuts > 30
+
+
+def test_actions_follow_the_policy():
+    """Actions are drawn with the probabilities that the log-probabilities say."""
+    trainer = make_trainer(env="bandit", num_envs=256, horizon=64, minibatch_size=256)
+    torch.nn.init.normal_(trainer.policy.actor.bias)
+    trainer.policy.actor.weight.data.zero_()
+    trainer.collect()
+    counts = torch.bincount(trainer.segments.actions.flatten(), minlength=8) / trainer.batch
+    expected = trainer.policy.actor.bias.detach().softmax(-1)
+    assert (counts - expected).abs().max() < 4 * 0.5 / math.sqrt(trainer.batch)  # four standard deviations
+
+
+# Update
+
+
+def test_shards_give_the_minibatch_gradient():
+    """The gradient is the sum of the shards' gradients, whatever their number."""
+    results = []
+    for shard in (2**40, 3):
+        trainer = make_trainer(minibatch_size=256)
+        trainer.shard = shard
+        trainer.collect()
+        trainer.update()
+        results.append(torch.cat([p.detach().flatten() for p in trainer.parameters]))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+def test_prioritised_sampling_is_unbiased_at_beta_one(monkeypatch):
+    """Drawn by |advantage| and weighted by (segments x probability)^-1, means over segments are those of all segments."""
+    trainer = make_trainer(
+        num_envs=64, horizon=8, minibatch_size=8 * 32, prio_alpha=1.0, prio_beta0=1.0, learning_rate=0.0
+    )
+    trainer.collect()
+    captured = []
+    original = Trainer.gradients
+
+    def gradients(self, index, advantages, targets, samples):
+        captured.append((index, advantages))
+        return original(self, index, advantages, targets, samples)
+
+    monkeypatch.setattr(Trainer, "gradients", gradients)
+    trainer.args.update_epochs = 200.0
+    trainer.update()
+    s, args = trainer.segments, trainer.args
+    _, advantages = advantages_reference(
+        s.rewards, s.values, s.bootstraps, s.terminals, s.truncations, torch.ones_like(s.values),
+        args.gamma, args.gae_lambda, 1.0, 1.0,
+    )  # fmt: skip
+    probabilities = advantages.abs().sum(1) / advantages.abs().sum()
+    drawn = torch.bincount(torch.cat([index for index, _ in captured]), minlength=64).float()
+    error = (drawn / drawn.sum() - probabilities) / (probabilities / drawn.sum()).sqrt()
+    assert error.abs().max() < 5  # standard deviations
+    index, weighted = captured[0]
+    plain = advantages[index]
+    plain = (plain - plain.mean()) / (plain.std(correction=0) + 1e-8)
+    torch.testing.assert_close(
+        weighted, plain / (64 * probabilities[index]).unsqueeze(1), rtol=1e-3, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("epochs, count", [(0.01, 1), (0.5, 2), (1.0, 4), (2.0, 8)])
+def test_number_of_minibatches(monkeypatch, epochs, count):
+    trainer = make_trainer(update_epochs=epochs, minibatch_size=64)
+    calls = []
+    monkeypatch.setattr(trainer.optimizer, "step", lambda: calls.append(1))
+    trainer.collect()
+    trainer.update()
+    assert len(calls) == count
+
+
+@pytest.mark.parametrize("schedule, middle", [("cosine", 0.55), ("linear", 0.55), ("constant", 1.0)])
+def test_schedule_scales_every_group(schedule, middle):
+    trainer = make_trainer(schedule=schedule, learning_rate=0.1, min_learning_rate=0.01, total_timesteps=1000)
+    trainer.optimizer.param_groups[1]["initial_lr"] = 0.5
+    trainer.steps = 500
+    trainer.collect()
+    trainer.steps = 500
+    trainer.update()
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx(
+        [0.1 * middle, 0.5 * middle]
+    )
+    trainer.steps = 2000
+    assert trainer.learning_rate_factor() == pytest.approx(1.0 if schedule == "constant" else 0.1)
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "gamma"])
+def test_not_finite_is_caught(name):
+    trainer = make_trainer()
+    trainer.collect()
+    setattr(trainer.args, name, math.nan)
+    for group in trainer.optimizer.param_groups:
+        group["initial_lr"] = trainer.args.learning_rate
+    with pytest.raises(cleanpuffer.Diverged):
+        trainer.update()
+
+
+# Same bits
+
+
+def weights_after(updates: int = 3, **settings) -> torch.Tensor:
+    trainer = make_trainer(num_envs=32, minibatch_size=256, **settings)
+    trainer.shard = 4  # so that threads have something to share
+    for _ in range(updates):
+        trainer.collect()
+        trainer.update()
+    return torch.cat([p.detach().flatten() for p in trainer.parameters])
+
+
+def test_threads_do_not_change_a_bit():
+    reference = weights_after(groups=4)
+    for settings in (
+        {"num_threads": 2},
+        {"num_threads": 3, "env_threads": 3},
+        {"num_threads": 2, "env_threads": 2},
+    ):
+        assert torch.equal(reference, weights_after(groups=4, **settings)), settings
+    assert not torch.equal(reference, weights_after(groups=4, seed=2))
+
+
+def test_state_continues_with_the_same_bits():
+    """Saved and loaded into a new trainer in the middle, a run ends in the same weights."""
+    reference = make_trainer(env="squared")
+    for _ in range(6):
+        reference.collect()
+        reference.update()
+    first = make_trainer(env="squared")
+    for _ in range(3):
+        first.collect()
+        first.update()
+    second = make_trainer(env="squared", seed=7)
+    second.load(first.save())
+    for _ in range(3):
+        second.collect()
+        second.update()
+    for p, q in zip(reference.parameters, second.parameters, strict=True):
+        assert torch.equal(p, q)
+
+
+# Score
+
+
+def test_score_window():
+    """Episodes since the last line; where they are fewer than 100, whole reports before it as well."""
+    scores = Scores()
+    assert scores.means() == {"score": None, "episodes": 0}
+    scores.add({"score": 9.0, "perf": 0.9, "n": 50.0})
+    scores.add({"n": 0.0})
+    scores.add({"score": 0.0, "perf": 0.0, "n": 90.0})
+    scores.since_line = 0
+    scores.add({"score": 1.0, "perf": 0.5, "n": 20.0})
+    assert scores.means() == {
+        "score": pytest.approx(20 / 110),
+        "episodes": 110,
+        "perf": pytest.approx(10 / 110),
+    }
+    scores.add({"score": 2.0, "perf": 0.5, "n": 80.0})
+    assert scores.means()["episodes"] == 100
+    scores.add({"score": 2.0, "perf": 0.5, "n": 80.0})
+    assert scores.means()["episodes"] == 180
