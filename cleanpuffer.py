@@ -92,7 +92,7 @@ class Args:
 
     minibatch_size: int | Literal["auto"] = "auto"  # steps in a minibatch, a whole number of segments
     update_epochs: float = 1.0  # an update has update_epochs * batch / minibatch_size minibatches
-    learning_rate: float = 0.03  # at the start of the schedule
+    learning_rate: float = 0.04  # at the start of the schedule
     min_learning_rate: float = 0.0  # at the end of the schedule
     schedule: Literal["cosine", "linear", "constant"] = "cosine"  # of the learning rate
     optimizer: Literal["muon", "adam"] = "muon"  # Muon wants a learning rate about ten times Adam's
@@ -106,7 +106,7 @@ class Args:
     clip_coef: float = 0.2  # PPO: how far a ratio may move from 1
     vf_coef: float = 2.0  # weight of the value loss
     vf_clip_coef: float = 0.2  # how far a value may move from the rollout's in one update; 0 is no limit
-    ent_coef: float = 0.001  # weight of the entropy bonus
+    ent_coef: float = 0.01  # weight of the entropy bonus
     max_grad_norm: float = 1.5  # a larger gradient is scaled down to this norm; 0 is no limit
     prio_alpha: float = 0.8  # segments are drawn by their sum of |advantage| to this power; 0 is uniformly
     prio_beta0: float = 0.2  # exponent of the weights that correct for it, at the start; it rises to 1
@@ -830,7 +830,7 @@ def play(args: Args) -> int:
 
     episodes = args.episodes or (100 if args.eval else 1 if args.gif else None)
     model = Path(args.eval or args.watch or args.run_dir) / "model.pt"
-    env = envs.make(args.env, min(episodes, 1024) if args.eval else 1, args.seed, config=args.env_config)
+    env = envs.make(args.env, min(episodes, 64) if args.eval else 1, args.seed, config=args.env_config)
     policy = Policy(env.single_observation_space, env.single_action_space, args.hidden_size, args.recurrent)
     load_policy(policy, load_tensors(model), str(model))
     try:

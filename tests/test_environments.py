@@ -222,11 +222,13 @@ def test_render(name):
 # The rules of each game.
 
 STAY, UP, DOWN, LEFT, RIGHT = range(5)
+EMPTY, AGENT, TARGET = 0, 1, -1
 
 
 def squared_cells(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Row and column [copies, 2] of agent and target, of which each grid has exactly one."""
-    agents, targets = np.argwhere(observations == 1), np.argwhere(observations == -1)
+    agents, targets = np.argwhere(observations == AGENT), np.argwhere(observations == TARGET)
+    assert np.isin(observations, (EMPTY, AGENT, TARGET)).all()
     copies = np.arange(len(observations))
     assert np.array_equal(agents[:, 0], copies) and np.array_equal(targets[:, 0], copies)
     return agents[:, 1:], targets[:, 1:]

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,12 @@ def step_groups(env: VecEnv, actions: np.ndarray) -> None:
         env.step(actions[env.rows(group)], group)
 
 
+def step_groups_on_threads(env: VecEnv, actions: np.ndarray) -> None:
+    with ThreadPoolExecutor(env.num_groups) as pool:
+        groups = range(env.num_groups)
+        list(pool.map(lambda group: env.step(actions[env.rows(group)], group), groups))
+
+
 def send_all_then_receive(env: VecEnv, actions: np.ndarray) -> None:
     for group in range(env.num_groups):
         env.send(actions[env.rows(group)], group)
@@ -95,7 +102,7 @@ def test_threads_and_groups_change_nothing(name):
     for threads in (1, 2, 3):
         for groups in (1, 2, 4):
             env = envs.make(name, 12, num_threads=threads, groups=groups, config=config)
-            for drive in (step_all, step_groups, send_all_then_receive):
+            for drive in (step_all, step_groups, step_groups_on_threads, send_all_then_receive):
                 assert story(env, drive, 60) == expected, (threads, groups, drive.__name__)
             env.close()
 
@@ -669,7 +676,7 @@ def test_a_new_environment_is_one_header_and_one_python_file(checkout):
 
     run("-c", TEAM_SCRIPT)
     # The tests of every environment are now its tests too.
-    assert " passed" in run("-m", "pytest", "-q", "-k", "team", "tests/test_environments.py")
+    assert " passed" in run("-m", "pytest", "-k", "team", "tests/test_environments.py")
 
 
 def test_spaces_that_do_not_fit_the_header(checkout):
