@@ -121,8 +121,8 @@ class Args:
 LIMITS = {  # lowest and highest value
     (0, 1): "gamma gae_lambda prio_beta0 eps",
     (0, 0.9999999): "beta1 beta2",
-    (0, 1e6): "learning_rate min_learning_rate update_epochs rho_clip c_clip clip_coef vf_coef vf_clip_coef "
-    "max_grad_norm prio_alpha",
+    (0, 1e30): "learning_rate min_learning_rate",
+    (0, 1e6): "update_epochs rho_clip c_clip clip_coef vf_coef vf_clip_coef max_grad_norm prio_alpha",
     (-1e6, 1e6): "ent_coef",
     (-1e30, 1e30): "stop_score",
     (0.01, 1e6): "log_interval",
@@ -170,9 +170,9 @@ class Policy(nn.Module):
                 nn.init.zeros_(parameter)
             else:
                 nn.init.orthogonal_(parameter, gains.get(name.split(".")[0], math.sqrt(2)))
-        if self.lstm is not None:  # unit by unit, memory fades over 1 to 128 steps (after Tallec and Ollivier 2018)
+        if self.lstm is not None:  # units that remember 1 to 128 steps (after Tallec and Ollivier 2018)
             forget = torch.empty(hidden_size).uniform_(0, math.log(128))
-            self.lstm.bias_ih_l0.data[:2 * hidden_size] = torch.cat([-forget, forget])  # input and forget gates
+            self.lstm.bias_ih_l0.data[:2 * hidden_size] = torch.cat([-forget, forget])  # input, forget gate
 
     def initial_state(self, rows: int) -> State:
         zeros = torch.zeros(rows, self.hidden_size, device=self.encoder.weight.device)
@@ -223,8 +223,8 @@ class Muon:
     An orthogonal step changes all directions of a matrix alike, so a large learning rate is safe. Matrices
     (convolutions flattened to [out, -1]) move by lr * sqrt(max(1, out / in)) times an orthogonal matrix, with
     Nesterov momentum beta1. What has fewer than two dimensions moves by Adam, with the same lr and beta1, and
-    with beta2 and eps. With `adam=True` everything does. `param_groups`, `step` and `state_dict` are those of a
-    torch.optim.Optimizer; to be one would import torch._dynamo, which takes most of a second.
+    with beta2 and eps. With `adam=True` everything does. It works like a torch.optim.Optimizer, but to be one
+    would import torch._dynamo, which takes most of a second.
     """
 
     def __init__(self, parameters: Iterable, lr: float, beta1=0.95, beta2=0.999, eps=1e-12, adam=False):
@@ -738,26 +738,6 @@ def metrics_record(trainer: Trainer, means: dict, seconds: float, sps: float, cp
     return record
 
 
-def describe_sizes(args: Args, trainer: Trainer) -> str:
-    """One line on what is about to run, and where."""
-    idle = torch.cuda.is_available() and trainer.device.type == "cpu"
-    copies = f"{args.num_envs // args.groups} copies x {trainer.env.agents} agents x {args.groups} groups"
-    return (f"{args.env} on {args.device}{' (a GPU is idle: --device cuda)' if idle else ''}: {copies}, "
-            f"batch {trainer.batch:,} in segments of {args.horizon}, minibatch {args.minibatch_size:,}, "
-            f"{sum(p.numel() for p in trainer.parameters):,} weights, "
-            f"{trainer.segments.nbytes() / 2**20:.1f} MB of experience, {args.num_threads} threads")
-
-
-def describe_summary(args: Args, summary: dict[str, Any]) -> str:
-    score = f"score {summary['score']:.2f}" if summary["episodes"] else "no score yet"
-    lines = [f"{summary['status']}: {score} over {summary['episodes']} episodes; {summary['steps']:,} steps "
-             f"in {summary['cost']:.1f} s, {summary['sps']:,.0f} steps/s"]
-    script = f"python {sys.argv[0] or 'cleanpuffer.py'}"
-    if summary["status"] == "interrupted":
-        lines.append(f"go on:    {script} --resume {args.run_dir}")
-    return "\n".join([*lines, f"watch it: {script} --watch {args.run_dir}"])
-
-
 EXIT_CODES = {"ok": 0, "error": 1, "diverged": 3, "interrupted": 130}
 
 
@@ -773,7 +753,7 @@ def train(args: Args) -> int:
         signal.signal(number, interrupt)
     trainer, problem = Trainer(args), None
     run = Run(args, trainer, Scores())
-    say(describe_sizes(args, trainer))
+    say(trackers.describe_start(args, trainer))
     terminal = trackers.Terminal(args)
     try:
         status = train_loop(run, terminal, interrupted)
@@ -789,7 +769,7 @@ def train(args: Args) -> int:
     finally:
         terminal.close()
     try:
-        say(describe_summary(args, run.summary(status)))
+        say(trackers.describe_end(args, run.summary(status)))
     except OSError as error:
         status, problem = "error", f"{run.path}: {error.strerror or error}"
     if problem:
@@ -939,10 +919,11 @@ def choose_sizes(args: Args) -> None:
     """Puts numbers where args say auto, for a processor or a GPU. UsageError for sizes that cannot be."""
     if args.device == "auto":
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        on_gpu = torch.empty(1, device=args.device).is_cuda
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device: {args.device} cannot be used: {str(error).splitlines()[0]}") from None
+    on_gpu = args.device.startswith("cuda")
+    gpus = torch.cuda.device_count()
+    devices = ["cpu", *["cuda"][:gpus], *(f"cuda:{i}" for i in range(gpus))]
+    if args.device not in devices:
+        raise UsageError(f"--device: {args.device} is not there; this machine has {', '.join(devices)}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     auto = {"num_threads": max(cores, args.env_threads), "hidden_size": 128 if on_gpu else 32,
             "num_envs": 4096 if on_gpu else 256}
@@ -954,7 +935,7 @@ def choose_sizes(args: Args) -> None:
     try:
         args.env_config, agents = envs.resolve(args.env, args.env_config)
     except (ValueError, TypeError) as error:
-        raise UsageError(f"--env-config: {error}") from None
+        raise UsageError(f"--env-config: {str(error).removeprefix('config ')}") from None
     rows = args.num_envs * agents
     batch = rows * args.horizon
     if args.groups == "auto":  # on a processor, parts that stay in a core's cache
@@ -965,14 +946,15 @@ def choose_sizes(args: Args) -> None:
     if args.minibatch_size == "auto":
         args.minibatch_size = max(1, min(batch, 16384 if on_gpu else 2048) // args.horizon) * args.horizon
     if args.minibatch_size % args.horizon or args.minibatch_size > batch:
-        raise UsageError(f"--minibatch-size: {args.minibatch_size} must be a multiple of --horizon "
-                         f"{args.horizon} and at most the batch, {rows} rows x {args.horizon} = {batch}")
+        raise UsageError(f"--minibatch-size: {args.minibatch_size} must be a multiple of --horizon {args.horizon}"
+                         f" and at most the batch, {rows} rows x {args.horizon} = {batch}")
     space = envs.spec(args.env).observation_space(args.env_config)
-    needed = batch * (space.dtype.itemsize * math.prod(space.shape) + 38) / 2**30
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    needed = batch * (space.dtype.itemsize * math.prod(space.shape) + 38)  # experience
+    needed += args.hidden_size * (16 * rows + 128 * args.hidden_size)  # LSTM states; weights, gradients, momenta
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory:
-        raise UsageError(f"--num-envs: {args.num_envs} copies with --horizon {args.horizon} need "
-                         f"{needed:,.0f} GB for experience, and this machine has {memory:,.0f} GB")
+        raise UsageError(f"--num-envs: {args.num_envs} copies with --horizon {args.horizon} and --hidden-size "
+                         f"{args.hidden_size} need {needed / 2**30:.0f} GB; here are {memory / 2**30:.0f}")
 
 
 def main(argv: list[str]) -> int:

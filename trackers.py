@@ -1,10 +1,12 @@
-"""Where the metrics of a run go besides its folder: the terminal.
+"""Where the metrics of a run go besides its folder: for now, the terminal.
 
 A tracker is made with the run's settings, gets every record of metrics.jsonl, and is closed at the end.
 """
 
 import os
+import shutil
 import sys
+import textwrap
 from typing import Any
 
 LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "grad_norm")
@@ -15,6 +17,7 @@ class Terminal:
 
     def __init__(self, args: Any):
         self.args, self.live = args, None
+        self.scores: list[float | None] = []
         if sys.stdout.isatty():
             from rich.live import Live
 
@@ -22,8 +25,9 @@ class Terminal:
             self.live.start()
 
     def show(self, record: dict[str, Any]) -> None:
+        self.scores.append(record["score"])
         if self.live:
-            self.live.update(dashboard(self.args, record), refresh=True)
+            self.live.update(dashboard(self.args, record, self.scores), refresh=True)
         else:
             say(describe_record(self.args, record))
 
@@ -55,8 +59,8 @@ def describe_record(args: Any, record: dict[str, Any]) -> str:
     )
 
 
-def dashboard(args: Any, record: dict[str, Any]) -> Any:
-    """A record of metrics.jsonl as a panel for the terminal (rich)."""
+def dashboard(args: Any, record: dict[str, Any], scores: list[float | None]) -> Any:
+    """A record of metrics.jsonl, and all scores so far, as a panel for the terminal (rich)."""
     from rich.console import Group
     from rich.panel import Panel
     from rich.progress_bar import ProgressBar
@@ -109,8 +113,55 @@ def dashboard(args: Any, record: dict[str, Any]) -> Any:
     )
     losses = ("losses", {k: record[k] for k in LOSSES})
     body.add_row(table(("environment", environment)), table(losses), table(("run", run)))
-    body.add_row(table(phases("rollout")), table(phases("update")))
+    curve = Text("\n".join(["", *score_curve(scores, 22, 5)]), style="green")
+    body.add_row(table(phases("rollout")), table(phases("update")), curve)
     bar = ProgressBar(args.total_timesteps, min(record["step"], args.total_timesteps), complete_style="cyan")
     title, folder = f"[bold]CleanPuffer[/] [cyan]{args.env}[/]", f"[dim]{args.run_dir}[/]"
     content = Group(head, bar, "", body)
-    return Panel(content, title=title, subtitle=folder, border_style="cyan", padding=(0, 2))
+    width = min(100, shutil.get_terminal_size().columns)
+    return Panel(content, title=title, subtitle=folder, border_style="cyan", padding=(0, 2), width=width)
+
+
+def describe_start(args: Any, trainer: Any) -> str:
+    """What is about to run, and where, in one line (folded where a terminal is narrow)."""
+    import torch
+
+    idle = torch.cuda.is_available() and trainer.device.type == "cpu"
+    copies = f"{args.num_envs // args.groups} copies x {trainer.env.agents} agents x {args.groups} groups"
+    idle = " (a GPU is idle: --device cuda)" if idle else ""
+    line = (
+        f"{args.env} on {args.device}{idle}, {args.num_threads} threads: {copies}, batch {trainer.batch:,} "
+        f"in segments of {args.horizon}, minibatch {args.minibatch_size:,}, "
+        f"{sum(p.numel() for p in trainer.parameters):,} weights, "
+        f"{trainer.segments.nbytes() / 2**20:.1f} MB of experience"
+    )
+    return textwrap.fill(line, shutil.get_terminal_size().columns) if sys.stdout.isatty() else line
+
+
+def describe_end(args: Any, summary: dict[str, Any]) -> str:
+    score = f"score {summary['score']:.2f}" if summary["episodes"] else "no score yet"
+    lines = [
+        f"{summary['status']}: {score} over {summary['episodes']} episodes; {summary['steps']:,} steps "
+        f"in {summary['cost']:.1f} s, {summary['sps']:,.0f} steps/s"
+    ]
+    script = f"python {sys.argv[0] or 'cleanpuffer.py'}"
+    if summary["status"] == "interrupted":
+        lines.append(f"go on:    {script} --resume {args.run_dir}")
+    return "\n".join([*lines, f"watch it: {script} --watch {args.run_dir}"])
+
+
+def score_curve(scores: list[float | None], columns: int, lines: int) -> list[str]:
+    """The scores over time as bars of eighths of a character, from the lowest score to the highest."""
+    known = [score for score in scores if score is not None]
+    if len(known) < 2:
+        return []
+    low, high = min(known), max(known)
+    bars = []
+    for i in range(columns):  # each the mean of its part of the scores
+        part = known[
+            i * len(known) // columns : max((i + 1) * len(known) // columns, i * len(known) // columns + 1)
+        ]
+        height = (sum(part) / len(part) - low) / (high - low) if high > low else 0.5
+        bars.append(1 + round(height * (8 * lines - 1)))
+    rows = [[min(8, max(0, bar - 8 * line)) for bar in bars] for line in reversed(range(lines))]
+    return ["".join(" ▁▂▃▄▅▆▇█"[eighths] for eighths in row) for row in rows]

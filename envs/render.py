@@ -115,8 +115,10 @@ def film_problem(path: str) -> str | None:
         return f"there is no folder {Path(path).resolve().parent}"
     try:
         import imageio  # noqa: F401
-        import imageio_ffmpeg  # noqa: F401
         import PIL  # noqa: F401
+
+        if path.endswith(".mp4"):
+            import imageio_ffmpeg  # noqa: F401
     except ImportError:
         return "films need the [video] extra: pip install -e '.[video]'"
     return None

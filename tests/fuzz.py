@@ -3,9 +3,10 @@
     python tests/fuzz.py                               every environment, a million agent steps each
     python tests/fuzz.py pong squared --steps 10_000_000
 
-Each environment is played with its defaults, with all knobs lowest, all highest, each one alone at both ends, and drawn
-at random. Besides memory, every step is held to what environments promise (see `check`). It compiles the debug builds
-and starts itself again with what the sanitizers need; that takes gcc on Linux. Exit code 0 if nothing was found.
+Each environment is played with its defaults, with all knobs lowest, all highest, each one alone at both ends,
+and drawn at random. Besides memory, every step is held to what environments promise: observations within
+their space, finite rewards, perf from 0 to 1. It compiles the debug builds and starts itself again with what
+the sanitizers need; that takes gcc on Linux. Exit code 0 if nothing was found.
 """
 
 import argparse

@@ -77,11 +77,18 @@ def test_debug_build_stands_beside_the_fast_one(fresh):
     assert b"__asan_" in debug.read_bytes() and b"__ubsan_" in debug.read_bytes()
 
 
-def test_two_processes_at_once(fresh):
+def test_two_processes_at_once(fresh, monkeypatch, tmp_path):
+    """Both get the module; the second waits for the first instead of compiling, too."""
+    slow, calls = tmp_path / "slow", tmp_path / "calls"
+    compiler = sysconfig.get_config_var("CC")
+    slow.write_text(f'#!/bin/sh\necho called >> "{calls}"\nsleep 0.5\nexec {compiler} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("CC", str(slow))
     script = "import build; print(build.load('squared').lib.vec_state_size())"
     command = [sys.executable, "-c", script]
     both = [subprocess.Popen(command, cwd=fresh.ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     sizes = [process.communicate(timeout=60)[0] for process in both]
+    assert calls.read_text() == "called\n"
     assert [process.returncode for process in both] == [0, 0]
     assert sizes[0] == sizes[1] and int(sizes[0]) > 0
     left = sorted(path.suffix for path in fresh.COMPILED.iterdir())

@@ -1,4 +1,4 @@
-"""VecEnv: the Gymnasium API, threads and groups, errors, and that a new environment is two files and nothing else."""
+"""VecEnv: the Gymnasium API, threads and groups, errors, and that a new environment is two files, no more."""
 
 import shutil
 import subprocess
@@ -223,7 +223,10 @@ def test_any_integer_type_will_do(env, dtype):
 
 
 def test_lists_and_strides_will_do(env):
-    expected = [env.step(np.array([1, 0, 4, 0, 2, 3]))[0].copy(), env.step(np.array([1, 1, 2, 2, 3, 3]))[0].copy()]
+    expected = [
+        env.step(np.array([1, 0, 4, 0, 2, 3]))[0].copy(),
+        env.step(np.array([1, 1, 2, 2, 3, 3]))[0].copy(),
+    ]
     env.reset(seed=1)
     np.testing.assert_array_equal(env.step([1, 0, 4, 0, 2, 3])[0], expected[0])
     np.testing.assert_array_equal(env.step(np.array([[1, 1, 2, 2, 3, 3], [9] * 6]).T[:, 0])[0], expected[1])
@@ -317,10 +320,10 @@ def test_no_such_group(env, group):
 
 def test_closed_twice_and_threads_end():
     before = threading.active_count()
-    env = envs.make("pong", 4, num_threads=3, groups=2)
+    env = envs.make("pong", 20_000, num_threads=3, groups=2, config={"frameskip": 64})
     env.reset()
-    env.step(np.zeros(4, int))
-    env.send(np.zeros(2, int), 1)  # still out when it closes
+    env.step(np.zeros(20_000, int))
+    env.send(np.zeros(10_000, int), 1)  # takes milliseconds, so it is still out when it closes
     assert threading.active_count() == before + 3
     env.close()
     assert threading.active_count() == before
@@ -392,7 +395,9 @@ def test_wrong_arguments(arguments, error, words):
         envs.make(**{"name": "pong", "num_envs": 4} | arguments)
 
 
-@pytest.mark.parametrize("seed, error", [(-1, ValueError), (2**63, ValueError), (0.5, TypeError), ("1", TypeError)])
+@pytest.mark.parametrize(
+    "seed, error", [(-1, ValueError), (2**63, ValueError), (0.5, TypeError), ("1", TypeError)]
+)
 def test_reset_with_a_wrong_seed(env, seed, error):
     before = env.save()
     with pytest.raises(error, match="seed"):
