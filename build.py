@@ -1,13 +1,13 @@
-"""Compiles the environments in ocean_c/ with CFFI (API mode): by itself on first use and after a change, or by hand.
+"""Compiles the environments in ocean_c/ with CFFI (API mode): on first use and after a change, or by hand.
 
     python build.py                   all environments
     python build.py pong squared      these
     python build.py pong --debug      with AddressSanitizer and UBSan, kept beside the fast build
     python build.py --force           even where nothing changed
 
-`load(name)` is what the rest of the project calls. A compiled module is named after a hash of everything it is made
-from (its header, the shared headers, this file, compiler, flags, Python and processor), so that it is never stale.
-The compiler is $CC, else the one Python was built with.
+`load(name)` is what the rest of the project calls. A compiled module is named after a hash of everything it
+is made from (its header, the shared headers, this file, compiler, flags, Python, processor), so it is never
+stale. The compiler is $CC, else the one Python was built with.
 """
 
 import argparse
@@ -77,7 +77,8 @@ def load(name: str, declarations: str = "", debug: bool | None = None, force: bo
 
     name          an environment or, with `declarations` (C prototypes), a library of plain functions
     debug         with sanitizers; by default when CLEANPUFFER_DEBUG is set (and the sanitizers are preloaded)
-    Raises BuildError, with one clear first line, if there is no header, compiler or Python.h, or it does not compile.
+    Raises BuildError, its first line clear, without a header, a compiler or Python.h, or if it does not
+    compile.
     """
     debug = bool(os.environ.get("CLEANPUFFER_DEBUG")) if debug is None else debug
     path = compile_module(name, declarations, debug, force)
@@ -88,7 +89,7 @@ def load(name: str, declarations: str = "", debug: bool | None = None, force: bo
 
 
 def compile_module(name: str, declarations: str = "", debug: bool = False, force: bool = False) -> Path:
-    """Compiles ocean_c/<name>.h if its module is not there yet; returns the module's path. Raises as `load`."""
+    """Compiles ocean_c/<name>.h unless its module is there already; returns its path. Raises as `load`."""
     header = SOURCES / f"{name}.h"
     if not header.exists():
         raise BuildError(f"no environment '{name}': there is no {header}")
@@ -199,9 +200,7 @@ def main() -> int:
             return 2
         print(f"{name}: {path.relative_to(ROOT)}")
     if args.debug:
-        print(
-            "Run with: CLEANPUFFER_DEBUG=1 ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$(gcc -print-file-name=libasan.so)"
-        )
+        print("To run them: CLEANPUFFER_DEBUG=1 LD_PRELOAD=$(gcc -print-file-name=libasan.so) python …")
     return 0
 
 

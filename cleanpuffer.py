@@ -946,15 +946,15 @@ def choose_sizes(args: Args) -> None:
     if args.minibatch_size == "auto":
         args.minibatch_size = max(1, min(batch, 16384 if on_gpu else 2048) // args.horizon) * args.horizon
     if args.minibatch_size % args.horizon or args.minibatch_size > batch:
-        raise UsageError(f"--minibatch-size: {args.minibatch_size} must be a multiple of --horizon {args.horizon}"
-                         f" and at most the batch, {rows} rows x {args.horizon} = {batch}")
+        raise UsageError(f"--minibatch-size: {args.minibatch_size} must be a multiple of --horizon "
+                         f"{args.horizon} and at most the batch, {rows} rows x {args.horizon} = {batch}")
     space = envs.spec(args.env).observation_space(args.env_config)
     needed = batch * (space.dtype.itemsize * math.prod(space.shape) + 38)  # experience
-    needed += args.hidden_size * (16 * rows + 128 * args.hidden_size)  # LSTM states; weights, gradients, momenta
+    needed += args.hidden_size * (16 * rows + 128 * args.hidden_size)  # states; weights, momenta
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory:
-        raise UsageError(f"--num-envs: {args.num_envs} copies with --horizon {args.horizon} and --hidden-size "
-                         f"{args.hidden_size} need {needed / 2**30:.0f} GB; here are {memory / 2**30:.0f}")
+        raise UsageError(f"--num-envs: {args.num_envs} with --horizon {args.horizon}, --hidden-size "
+                         f"{args.hidden_size} needs {needed / 2**30:.0f} GB; here are {memory / 2**30:.0f}")
 
 
 def main(argv: list[str]) -> int:

@@ -1,12 +1,18 @@
-"""Where the metrics of a run go besides its folder: for now, the terminal.
+"""Where the metrics of a run go besides its folder: the terminal.
+
+    python trackers.py RUN dashboard.svg        the dashboard of a run as a picture
 
 A tracker is made with the run's settings, gets every record of metrics.jsonl, and is closed at the end.
 """
 
+import json
 import os
+import re
 import shutil
 import sys
 import textwrap
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "grad_norm")
@@ -118,7 +124,7 @@ def dashboard(args: Any, record: dict[str, Any], scores: list[float | None]) -> 
     bar = ProgressBar(args.total_timesteps, min(record["step"], args.total_timesteps), complete_style="cyan")
     title, folder = f"[bold]CleanPuffer[/] [cyan]{args.env}[/]", f"[dim]{args.run_dir}[/]"
     content = Group(head, bar, "", body)
-    width = min(100, shutil.get_terminal_size().columns)
+    width = min(88, shutil.get_terminal_size().columns)
     return Panel(content, title=title, subtitle=folder, border_style="cyan", padding=(0, 2), width=width)
 
 
@@ -165,3 +171,22 @@ def score_curve(scores: list[float | None], columns: int, lines: int) -> list[st
         bars.append(1 + round(height * (8 * lines - 1)))
     rows = [[min(8, max(0, bar - 8 * line)) for bar in bars] for line in reversed(range(lines))]
     return ["".join(" ▁▂▃▄▅▆▇█"[eighths] for eighths in row) for row in rows]
+
+
+def draw_dashboard(run: str, picture: str) -> None:
+    """Draws what the terminal showed at the end of a run as an SVG picture that needs no fonts from the network."""
+    from rich.console import Console
+
+    args = SimpleNamespace(**json.loads((Path(run) / "config.json").read_text())["args"])
+    records = [json.loads(line) for line in (Path(run) / "metrics.jsonl").open()]
+    with open(os.devnull, "w") as nowhere:
+        console = Console(record=True, width=88, file=nowhere, force_terminal=True, color_system="truecolor")
+        console.print(dashboard(args, records[-1], [record["score"] for record in records]))
+    svg = console.export_svg(title=f"python cleanpuffer.py --env {args.env}")
+    Path(picture).write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python trackers.py RUN dashboard.svg")
+    draw_dashboard(*sys.argv[1:])

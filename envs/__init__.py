@@ -1,6 +1,7 @@
 """The environments: one small Python file each here, one C header each in ocean_c/.
 
-`make(name, num_envs)` gives a Gymnasium vector environment. To add one, copy squared.py and ocean_c/squared.h.
+`make(name, num_envs)` gives a Gymnasium vector environment. To add one, copy squared.py and
+ocean_c/squared.h.
 """
 
 import difflib
@@ -54,7 +55,7 @@ def make(
 
 
 def resolve(name: str, config: dict | None = None) -> tuple[dict, int]:
-    """All knobs of the environment with `config` over their defaults, and the agents, so rows, that a copy then has.
+    """All knobs of the environment, `config` over their defaults, and the agents, so rows, of a copy.
 
     Raises as `make`.
     """

@@ -1,4 +1,4 @@
-"""Playing without learning: scores of finished episodes, in the terminal (two pixels to a character), as .gif or .mp4."""
+"""Playing without learning: for the score, in the terminal (two pixels to a character), as .gif or .mp4."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-FILM_SECONDS = 60  # a film ends here even if its episodes go on
+FILM_SECONDS = 30  # a film ends here even if its episodes go on
 
 
 @torch.inference_mode()
@@ -35,7 +35,8 @@ def play(env: Any, policy: Any, seed: int) -> Iterator[np.ndarray]:
 def finished_episodes(env: Any, policy: Any, seed: int, episodes: int) -> list[dict[str, float]]:
     """The logs of that many episodes, as VecEnv.log gives them.
 
-    Each copy plays a number of them that is fixed beforehand, so that short episodes count no more often than long ones.
+    Each copy plays a number of them fixed beforehand, so that short episodes count no more often than long
+    ones.
     """
     left = [episodes // env.copies + (copy < episodes % env.copies) for copy in range(env.copies)]
     logs: list[dict[str, float]] = []
@@ -51,7 +52,7 @@ def finished_episodes(env: Any, policy: Any, seed: int, episodes: int) -> list[d
 
 
 def show_in_terminal(env: Any, policy: Any, seed: int, episodes: int | None = None) -> None:
-    """Plays the environment's first copy in colour, at its own speed, until interrupted or for so many episodes.
+    """Plays the environment's first copy, in colour, at its own speed, for ever or for so many episodes.
 
     Works over ssh. Where the output is no terminal, one episode is the default and nothing waits.
     """
@@ -86,7 +87,8 @@ def show_in_terminal(env: Any, policy: Any, seed: int, episodes: int | None = No
 
 
 def half_blocks(frame: np.ndarray, true_color: bool = True) -> str:
-    """A picture [2 lines, columns, 3] as text: a character's upper half is one pixel, its background the other."""
+    """A picture [2 lines, columns, 3] as text: the upper half of a character is one pixel, the lower
+    another."""
     text = []
     for upper, lower in zip(frame[0::2].tolist(), frame[1::2].tolist(), strict=True):
         colors = None
@@ -127,7 +129,7 @@ def film_problem(path: str) -> str | None:
 def write_film(
     path: str, env: Any, policy: Any, seed: int, episodes: int = 1, width: int = 320, height: int = 240
 ) -> int:
-    """Writes some episodes of the environment's first copy to a .gif or .mp4; returns the number of frames."""
+    """Writes episodes of the environment's first copy to a .gif or .mp4; returns the number of frames."""
     import imageio.v3 as imageio
 
     fps, played, frames = env.metadata["render_fps"], 0, []

@@ -15,7 +15,7 @@ def action_space(config: dict) -> Discrete:
     return Discrete(5)
 
 
-# What differs from the trainer's global defaults, the score that counts as solved, and frames a second to watch at.
+# What differs from the trainer's defaults, the score that counts as solved, frames a second to watch at.
 train = {"total_timesteps": 2_000_000}
 solved = 0.95
 fps = 8

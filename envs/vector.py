@@ -4,11 +4,11 @@
     observations, infos = env.reset(seed=1)
     observations, rewards, terminals, truncations, infos = env.step(actions)
 
-The arrays returned are views on the rows that C writes: the next step overwrites them (`copy=True` gives copies). An
-episode that ends resets at once (Gymnasium's SAME_STEP): the observation is the next episode's first, and where it was
-cut, `infos["final_obs"]` holds the last one of the old. A copy owns `agents` consecutive rows, so `num_envs`, as
-Gymnasium means it, counts rows. Copies are independent and each has its own random stream: results do not depend on
-threads or groups.
+The arrays returned are views on the rows that C writes: the next step overwrites them (`copy=True` gives
+copies). An episode that ends resets at once (Gymnasium's SAME_STEP): the observation is the next episode's
+first, and where it was cut, `infos["final_obs"]` holds the last one of the old. A copy owns `agents`
+consecutive rows, so `num_envs`, as Gymnasium means it, counts rows. Copies are independent, each with its own
+random stream: results do not depend on threads or groups.
 
 With `groups`, parts of the vector step on threads of their own while the caller is busy with another part:
 
@@ -18,6 +18,7 @@ With `groups`, parts of the vector step on threads of their own while the caller
 """
 
 import atexit
+import itertools
 import queue
 import threading
 import weakref
@@ -41,8 +42,8 @@ class VecEnv(VectorEnv):
     copy          return copies instead of views, for callers that keep what they got
     pin_memory    hold observations and rewards in page-locked memory, for asynchronous copies to a GPU
 
-    Attributes: num_envs (rows), copies, agents, num_groups, config (all knobs), log_fields, and the Gymnasium spaces.
-    Not for use by several threads at once, but for `send` and `recv(group)` of different groups.
+    Attributes: num_envs (rows), copies, agents, num_groups, config (all knobs), log_fields, Gymnasium's
+    spaces. Not for use by several threads at once, but for `send` and `recv(group)` of different groups.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"]}  # noqa: RUF012
@@ -144,7 +145,7 @@ class VecEnv(VectorEnv):
     def reset(
         self, *, seed: int | None = None, options: dict | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Starts new episodes everywhere; with a seed, also the random streams. Returns observations and no infos."""
+        """Starts new episodes and, with a seed, new random streams. Returns observations and no infos."""
         if options:
             raise ValueError(f"options: {self.name} takes none, but got {options}")
         if self._sent:
@@ -158,7 +159,8 @@ class VecEnv(VectorEnv):
         return (self.observations.copy() if self.copy else self.observations), {}
 
     def step(self, actions: np.ndarray, group: int | None = None) -> Step:
-        """Takes actions [rows, …] of any integer type; returns observations, rewards, terminals, truncations, infos.
+        """Takes actions [rows, …] of any integer type; gives observations, rewards, terminals, truncations,
+        infos.
 
         group         step its rows only; several threads may step a group each
         Raises ValueError or TypeError for a wrong shape, type or value; then no copy has moved.
@@ -172,7 +174,7 @@ class VecEnv(VectorEnv):
         return self._result(view, self._start(view).wait())
 
     def send(self, actions: np.ndarray, group: int = 0) -> None:
-        """Starts a step of one group with its actions [rows of the group, …]; `recv` has the result. Raises as `step`."""
+        """Starts a step of one group, with its actions; `recv` gives the result. Raises as `step`."""
         if self._jobs[group] is not None:
             raise RuntimeError(f"send: group {group} was sent already; receive it first")
         view = self._views[group]
@@ -223,10 +225,11 @@ class VecEnv(VectorEnv):
         return observations.copy(), rewards.copy(), terminals.copy(), truncations.copy(), infos
 
     def log(self, start: int = 0, end: int | None = None) -> dict[str, float]:
-        """Means over the episodes that the copies [start, end) finished since their last log, and `n`, how many.
+        """Means over the episodes that the copies [start, end) finished since their last log; `n` is how
+        many.
 
-        Score, perf (0 to 1, 1 is solved), episode_return, episode_length and what else the environment counts; without
-        a finished episode only n = 0.
+        Score, perf (0 to 1, 1 is solved), episode_return, episode_length and what else the environment
+        counts; without a finished episode only n = 0.
         """
         self._log[:] = 0
         pointer = self._ffi.from_buffer("double[]", self._log)
@@ -253,7 +256,7 @@ class VecEnv(VectorEnv):
         return {"states": states, **{name: getattr(self, name).copy() for name in ROWS}}
 
     def load(self, saved: dict[str, np.ndarray]) -> None:
-        """Goes back to what `save` gave. Raises ValueError if it was of another environment, config or size."""
+        """Goes back to what `save` gave. ValueError if that was of another environment, config or size."""
         shapes = {"states": (self.copies, self._lib.vec_state_size())}
         shapes.update({name: getattr(self, name).shape for name in ROWS})
         for name, shape in shapes.items():
@@ -304,7 +307,7 @@ class Workers:
     def start(self, function: Any, vec: Any, start: int, end: int) -> Job:
         bounds = np.linspace(start, end, min(len(self.threads), end - start) + 1).astype(int).tolist()
         job = Job(len(bounds) - 1)
-        for low, high in zip(bounds, bounds[1:], strict=False):
+        for low, high in itertools.pairwise(bounds):
             self.queue.put((function, vec, low, high, job.results))
         return job
 

@@ -1,4 +1,4 @@
-"""The trainer's parts: optimizer, advantages, rollout, update, and the policy's two ways of computing the same."""
+"""The trainer's parts: optimizer, advantages, rollout, update, same bits, score."""
 
 import itertools
 import math
@@ -29,7 +29,7 @@ def make_trainer(**settings) -> Trainer:
 
 
 def test_muon_follows_torch_muon():
-    """Same directions and sizes as torch.optim.Muon, whose iteration runs in bfloat16 (8 bits: 2^-8 of a unit step)."""
+    """Same directions and sizes as torch.optim.Muon, which iterates in bfloat16 (8 bits of mantissa)."""
     shapes = [(16, 8), (64, 16), (64, 16), (3, 16), (5, 40)]
     torch.manual_seed(0)
     ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
@@ -50,7 +50,7 @@ def test_muon_follows_torch_muon():
 
 
 def test_orthogonalize_raises_every_singular_value():
-    """In float64, singular values from 1 down to 0.01 of the norm end between 0.65 and 1.25; directions stay."""
+    """In float64, singular values from 1 down to 0.03 end between 0.65 and 1.25; directions stay."""
     torch.manual_seed(1)
     for rows, columns in ((8, 8), (4, 32), (32, 4), (1, 7)):
         n = min(rows, columns)
@@ -166,7 +166,7 @@ def test_kernel_takes_any_shape(shape):
 @pytest.mark.parametrize("recurrent", ["lstm", "none"])
 @pytest.mark.parametrize("env", envs.names())
 def test_ratios_are_one_before_the_first_step(env, recurrent):
-    """Training computes what playing did, for every environment, across episode ends and in later rollouts."""
+    """Training computes what playing did, for every environment, across episode ends, in later rollouts."""
     trainer = make_trainer(env=env, recurrent=recurrent, groups=2, horizon=32)
     for _ in range(3):
         trainer.collect()
@@ -180,9 +180,11 @@ def test_ratios_are_one_before_the_first_step(env, recurrent):
 
 
 def test_values_of_what_follows():
-    """At cuts the value of the old episode's last observation, at the segment's end that of the next observation, each
-    under the LSTM state of that moment: recomputed by replaying the actions."""
-    trainer = make_trainer(env="squared", env_config={"size": 5, "max_steps": 7}, horizon=20, minibatch_size=80)
+    """At cuts the value of the old episode's last observation, at the segment's end that of the next one,
+    each under the LSTM state of that moment: recomputed by replaying the actions."""
+    trainer = make_trainer(
+        env="squared", env_config={"size": 5, "max_steps": 7}, horizon=20, minibatch_size=80
+    )
     env, policy = (
         envs.make("squared", 16, trainer.args.seed, config={"size": 5, "max_steps": 7}),
         trainer.policy,
@@ -239,7 +241,7 @@ def test_shards_give_the_minibatch_gradient():
 
 
 def test_prioritised_sampling_is_unbiased_at_beta_one(monkeypatch):
-    """Drawn by |advantage| and weighted by (segments x probability)^-1, means over segments are those of all segments."""
+    """Segments are drawn in proportion to |advantage|, and weighted by (segments x probability)^-1."""
     trainer = make_trainer(
         num_envs=64, horizon=8, minibatch_size=8 * 32, prio_alpha=1.0, prio_beta0=1.0, learning_rate=0.0
     )

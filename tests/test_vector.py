@@ -330,6 +330,15 @@ def test_closed_twice_and_threads_end():
     env.close()
 
 
+def test_forgotten_without_close():
+    before = threading.active_count()
+    env = envs.make("pong", 20_000, num_threads=3, config={"frameskip": 64})
+    env.reset()
+    env.send(np.zeros(20_000, int))
+    del env  # while its threads step
+    assert threading.active_count() == before
+
+
 def test_bad_calls_never_reach_c():
     """In a process of its own: where one does, that process dies."""
     script = """
@@ -417,12 +426,18 @@ def test_numbers_of_numpy_will_do():
     assert env.config["frameskip"] == 2 and env.config["ball_speed"] == 2.5 and env.config["ball_spin"] == 1
 
 
-def test_count_agents():
-    assert envs.count_agents("pong") == 1
+def test_resolve():
+    assert envs.resolve("squared") == ({"size": 11, "max_steps": 44}, 1)
+    assert envs.resolve("squared", {"size": 5}) == ({"size": 5, "max_steps": 44}, 1)
     with pytest.raises(ValueError, match="did you mean pong"):
-        envs.count_agents("pnog")
-    with pytest.raises(ValueError, match="config"):
-        envs.count_agents("pong", {"nonsense": 1})
+        envs.resolve("pnog")
+    for config, error in (
+        ({"nonsense": 1}, ValueError),
+        ({"frameskip": 0.5}, TypeError),
+        (["frameskip"], TypeError),
+    ):
+        with pytest.raises(error, match="config"):
+            envs.resolve("pong", config)
 
 
 def test_saved_state_of_something_else_is_refused():
@@ -617,7 +632,7 @@ TEAM_SCRIPT = """
 import numpy as np
 import envs
 
-assert envs.count_agents("team") == 3 and envs.count_agents("team", {"members": 5}) == 5
+assert envs.resolve("team")[1] == 3 and envs.resolve("team", {"members": 5})[1] == 5
 env = envs.make("team", 6, groups=2, num_threads=2)
 assert (env.copies, env.agents, env.num_envs) == (6, 3, 18)
 assert [env.rows(group) for group in range(2)] == [slice(0, 9), slice(9, 18)]

@@ -1,0 +1,124 @@
+"""Training speed: steps a second, where the time goes, and the share of this machine's matrix-product rate.
+
+    python benchmarks/train.py                                 pong, LSTM of width 32 and 128, two threads
+    python benchmarks/train.py --widths 128 --threads 1 2      settings are measured in turns, in one process
+    python benchmarks/train.py --busy                          also beside a process that keeps a core busy
+
+A step costs 2 operations a weight to play and 6 to train (Kaplan et al. 2020, section 2.1). Their rate is compared
+with that of 1024 x 1024 float32 matrix products on as many threads, measured in turns with it.
+"""
+
+import argparse
+import concurrent.futures
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+
+import cleanpuffer
+
+
+def matrix_product_rate(threads: int, seconds: float = 0.5) -> float:
+    """Operations a second of float32 products, each thread on its own matrices."""
+
+    def work(_: int) -> int:
+        torch.set_num_threads(1)
+        a, b, done, end = torch.randn(1024, 1024), torch.randn(1024, 1024), 0, time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            a @ b
+            done += 1
+        return done
+
+    began = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        done = sum(pool.map(work, range(threads)))
+    return done * 2 * 1024**3 / (time.perf_counter() - began)
+
+
+def make_trainer(arguments: list[str]) -> cleanpuffer.Trainer:
+    args = cleanpuffer.parse_arguments([*arguments, "--total-timesteps", str(10**12)])
+    cleanpuffer.choose_sizes(args)
+    trainer = cleanpuffer.Trainer(args)
+    for _ in range(2):  # warm up
+        trainer.collect()
+        trainer.update()
+    trainer.profile.shares()
+    return trainer
+
+
+def steps_per_second(trainer: cleanpuffer.Trainer, seconds: float) -> float:
+    began, first = time.perf_counter(), trainer.steps
+    while time.perf_counter() - began < seconds:
+        trainer.collect()
+        trainer.update()
+    return (trainer.steps - first) / (time.perf_counter() - began)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--env", default="pong")
+    parser.add_argument("--widths", type=int, nargs="+", default=[32, 128])
+    parser.add_argument("--threads", type=int, nargs="+", default=[2])
+    parser.add_argument("--num-envs", type=int, default=1024)
+    parser.add_argument("--minibatch-size", type=int, default=8192)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each repeat")
+    parser.add_argument("--busy", action="store_true", help="also beside a busy process")
+    options = parser.parse_args()
+
+    settings = [(width, threads) for width in options.widths for threads in options.threads]
+    sizes = ["--num-envs", str(options.num_envs), "--minibatch-size", str(options.minibatch_size)]
+    trainers = [
+        make_trainer(
+            ["--env", options.env, "--hidden-size", str(width), "--num-threads", str(threads), *sizes]
+        )
+        for width, threads in settings
+    ]
+    rates, busy_rates, products = ([[] for _ in settings] for _ in range(3))
+    for _ in range(options.repeats):
+        for i, (_, threads) in enumerate(settings):
+            products[i].append(matrix_product_rate(threads))
+            rates[i].append(steps_per_second(trainers[i], options.seconds))
+            if options.busy:
+                neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                try:
+                    busy_rates[i].append(steps_per_second(trainers[i], options.seconds))
+                finally:
+                    neighbour.kill()
+                    neighbour.wait()
+
+    print(
+        f"{options.env}, {options.num_envs} copies, minibatch {options.minibatch_size}, float32, {options.repeats} repeats"
+    )
+    print(
+        "\n| width | threads | steps/s (lowest, highest) | of the matrix-product rate | beside a busy process |"
+    )
+    print("|---|---|---|---|---|")
+    for i, (width, threads) in enumerate(settings):
+        rate, product = statistics.median(rates[i]), statistics.median(products[i])
+        spread = f"{min(rates[i]):,.0f}, {max(rates[i]):,.0f}"
+        weights = sum(p.numel() for p in trainers[i].parameters)
+        busy = f"{statistics.median(busy_rates[i]) / rate:.0%}" if options.busy else "-"
+        print(
+            f"| {width} | {threads} | {rate:,.0f} ({spread}) "
+            f"| {8 * weights * rate / product:.0%} of {product / 1e9:.0f} Gop/s | {busy} |"
+        )
+    print("\n| width | threads | " + " | ".join(cleanpuffer.Profile.PHASES) + " |")
+    print("|" + "---|" * (2 + len(cleanpuffer.Profile.PHASES)))
+    for (width, threads), trainer in zip(settings, trainers, strict=True):
+        print(
+            f"| {width} | {threads} | "
+            + " | ".join(f"{s:.0%}" for s in trainer.profile.shares().values())
+            + " |"
+        )
+
+
+if __name__ == "__main__":
+    main()
