@@ -174,7 +174,7 @@ def score_curve(scores: list[float | None], columns: int, lines: int) -> list[st
 
 
 def draw_dashboard(run: str, picture: str) -> None:
-    """Draws what the terminal showed at the end of a run as an SVG picture that needs no fonts from the network."""
+    """Draws what the terminal showed at the end of a run as an SVG that takes no fonts from the network."""
     from rich.console import Console
 
     args = SimpleNamespace(**json.loads((Path(run) / "config.json").read_text())["args"])

@@ -24,7 +24,7 @@ import envs
 
 
 def run(env: str, seed: int, stop_score: float | None, episodes: int, extra: list[str]) -> dict:
-    """Trains once; the summary, with wall time measured from outside and, if asked for, the evaluated score."""
+    """Trains once; the summary, wall time measured from outside and, if asked for, the evaluated score."""
     with tempfile.TemporaryDirectory() as folder:
         script = [sys.executable, str(ROOT / "cleanpuffer.py")]
         stop = [] if stop_score is None else ["--stop-score", str(stop_score)]

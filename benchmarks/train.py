@@ -4,8 +4,8 @@
     python benchmarks/train.py --widths 128 --threads 1 2      settings are measured in turns, in one process
     python benchmarks/train.py --busy                          also beside a process that keeps a core busy
 
-A step costs 2 operations a weight to play and 6 to train (Kaplan et al. 2020, section 2.1). Their rate is compared
-with that of 1024 x 1024 float32 matrix products on as many threads, measured in turns with it.
+A step costs 2 operations a weight to play and 6 to train (Kaplan et al. 2020, section 2.1). Their rate is
+compared with that of 1024 x 1024 float32 matrix products on as many threads, measured in turns with it.
 """
 
 import argparse
@@ -94,12 +94,9 @@ def main() -> None:
                     neighbour.kill()
                     neighbour.wait()
 
-    print(
-        f"{options.env}, {options.num_envs} copies, minibatch {options.minibatch_size}, float32, {options.repeats} repeats"
-    )
-    print(
-        "\n| width | threads | steps/s (lowest, highest) | of the matrix-product rate | beside a busy process |"
-    )
+    print(f"{options.env}, {options.num_envs} copies, minibatch {options.minibatch_size}, float32\n")
+    columns = "width", "threads", "steps/s (lowest, highest)", "of the matrix-product rate", "beside a busy process"
+    print(f"| {' | '.join(columns)} |")
     print("|---|---|---|---|---|")
     for i, (width, threads) in enumerate(settings):
         rate, product = statistics.median(rates[i]), statistics.median(products[i])

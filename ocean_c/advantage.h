@@ -1,5 +1,5 @@
-// Value targets and policy advantages of fixed-length segments, on the CPU. Equations and shapes stand beside the
-// readable version, `advantages_reference` in cleanpuffer.py, which a test holds this one to.
+// Value targets and policy advantages of fixed-length segments, on the CPU. Equations and shapes stand beside
+// the readable version, `advantages_reference` in cleanpuffer.py, which a test holds this one to.
 #ifndef ADVANTAGE_H
 #define ADVANTAGE_H
 

@@ -1,5 +1,5 @@
-// Bandit: one pull an episode of the arm that belongs to the context shown. Checks that the gradient points the right
-// way: nothing to explore, nothing to remember, chance is 1 / arms.
+// Bandit: one pull an episode of the arm that belongs to the context shown. Checks that the gradient points
+// the right way: nothing to explore, nothing to remember, chance is 1 / arms.
 //
 // Observation  [arms] floats: 1 at the context, else 0; the context is drawn anew for every pull.
 // Actions      one of the arms; context i pays for arm (i * 3 + 1) mod arms.

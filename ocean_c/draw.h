@@ -1,5 +1,5 @@
-// Drawing into an RGB byte frame [height, width, 3], with no display. Shapes are in the game's own units and have
-// smooth edges, so that one render function serves a terminal of 80 columns and a large picture alike:
+// Drawing into an RGB byte frame [height, width, 3], with no display. Shapes are in the game's own units and
+// have smooth edges, so that one render function serves a terminal of 80 columns and a large picture alike:
 //
 //   frame = draw_view(frame, 160, 120, BLACK);        // the game is 160 x 120 units, fitted and centred
 //   draw_rectangle(frame, x, y, width, height, WHITE);
@@ -89,7 +89,8 @@ static inline void draw_number(Frame frame, float x, float y, float dot, int num
         x -= 3 * dot;
         for (int bit = 0; bit < 15; bit++)
             if (digits[rest % 10] >> (14 - bit) & 1)
-                draw_rectangle(frame, x + (float)(bit % 3) * dot, y + (float)(bit / 3) * dot, dot, dot, color);
+                draw_rectangle(frame, x + (float)(bit % 3) * dot, y + (float)(bit / 3) * dot, dot, dot,
+                               color);
         x -= dot;
         rest /= 10;
     } while (rest);

@@ -6,8 +6,8 @@
 #include "rng.h"
 #include "draw.h"
 
-// Pointers to the rows of one copy. An environment with several agents indexes them by agent; the observation type
-// is whatever its Python file declares.
+// Pointers to the rows of one copy. An environment with several agents indexes them by agent; the observation
+// type is whatever its Python file declares.
 typedef struct Rows {
     void *observations;
     const void *actions; // int64_t

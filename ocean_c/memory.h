@@ -1,5 +1,5 @@
-// Memory: see a cue, walk a corridor, and at its end turn to the side that the cue named. Nothing at the end tells the
-// side: without memory the score stays at 0.5.
+// Memory: see a cue, walk a corridor, and at its end turn to the side that the cue named. Nothing at the end
+// tells the side: without memory the score stays at 0.5.
 //
 // Observation  4 floats: cue left, cue right (on the first step only), corridor, end.
 // Actions      0 turn left, 1 turn right; in the corridor both walk on.
@@ -88,7 +88,9 @@ static inline void memory_render(const Memory *memory, const MemoryConfig *confi
     frame = draw_view(frame, cells, height, COLOR_NIGHT);
     draw_rectangle(frame, 0, y, cells, 1, COLOR_PANEL);
     draw_rectangle(frame, 0, memory->cue == 0 ? y - 1 : y + 1, 1, 1, COLOR_GOLD);
-    const Color turned = memory->last_correct < 0 ? COLOR_PANEL : memory->last_correct ? COLOR_TEAL : COLOR_CORAL;
+    const Color turned = memory->last_correct < 0 ? COLOR_PANEL
+                         : memory->last_correct   ? COLOR_TEAL
+                                                  : COLOR_CORAL;
     draw_rectangle(frame, cells - 1, y - 1, 1, 1, turned);
     draw_rectangle(frame, cells - 1, y + 1, 1, 1, turned);
     draw_disc(frame, (float)memory->position + 0.5f, height / 2, 0.4f, COLOR_WHITE);

@@ -1,12 +1,13 @@
-// Pong: the first to 21 points, against an opponent that follows the ball as fast as the agent's paddle can move, and
-// returns it as it came. The agent's paddle gives the ball vertical speed when it moves while it hits, and a ball can
-// become faster than a paddle: that is how the opponent is beaten. The court is 160 x 120 units, y points down, the agent plays on the right.
+// Pong: the first to 21 points, against an opponent that follows the ball as fast as the agent's paddle can
+// move, and returns it as it came. The agent's paddle gives the ball vertical speed when it moves while it
+// hits, and a ball can become faster than a paddle: that is how the opponent is beaten. The court is 160 x
+// 120 units, y points down, the agent plays on the right.
 //
-// Observation  8 floats in [-1, 1]: agent's and opponent's paddle, ball x, y, its velocity x, y, and both scores.
-// Actions      0 stay, 1 up, 2 down, held for `frameskip` frames.
-// Reward       1 for a point won, -1 for one lost, hit_reward for returning the ball.
-// Episode      ends when one side has max_score points; is cut after max_steps.
-// Score        points won minus points lost; perf is that from 0 (lost to nil) to 1 (won to nil).
+// Observation  8 floats in [-1, 1]: agent's and opponent's paddle, ball x, y, its velocity x, y, and both
+// scores. Actions      0 stay, 1 up, 2 down, held for `frameskip` frames. Reward       1 for a point won, -1
+// for one lost, hit_reward for returning the ball. Episode      ends when one side has max_score points; is
+// cut after max_steps. Score        points won minus points lost; perf is that from 0 (lost to nil) to 1 (won
+// to nil).
 #ifndef PONG_H
 #define PONG_H
 #include "env.h"
@@ -41,8 +42,8 @@ typedef struct PongLog {
 
 typedef struct Pong {
     Rng rng;
-    float agent_y, opponent_y;            // upper edges of the paddles
-    float ball_x, ball_y;                 // centre of the ball
+    float agent_y, opponent_y; // upper edges of the paddles
+    float ball_x, ball_y;      // centre of the ball
     float ball_velocity_x, ball_velocity_y;
     int agent_score, opponent_score;
     int steps, hits;
@@ -120,7 +121,8 @@ static inline float pong_frame(Pong *pong, const PongConfig *config, float agent
     // The ball is at a side: returned if it touches the paddle, else a point.
     const int agents_side = pong->ball_velocity_x > 0;
     const float paddle_y = agents_side ? pong->agent_y : pong->opponent_y;
-    if (pong->ball_y + PONG_BALL / 2 >= paddle_y && pong->ball_y - PONG_BALL / 2 <= paddle_y + config->paddle_height) {
+    if (pong->ball_y + PONG_BALL / 2 >= paddle_y &&
+        pong->ball_y - PONG_BALL / 2 <= paddle_y + config->paddle_height) {
         pong->ball_x = 2 * (agents_side ? right : left) - pong->ball_x;
         pong->ball_velocity_x = -pong->ball_velocity_x;
         if (!agents_side) return 0; // the opponent plays flat
@@ -143,7 +145,8 @@ static inline void pong_step(Pong *pong, const PongConfig *config, Rows rows) {
     float reward = 0;
     for (int frame = 0; frame < config->frameskip; frame++) {
         reward += pong_frame(pong, config, motion);
-        if (pong->agent_score + pong->opponent_score > points) break; // the next point begins with the next action
+        if (pong->agent_score + pong->opponent_score > points)
+            break; // the next point begins with the next action
     }
     const int over = pong->agent_score == config->max_score || pong->opponent_score == config->max_score;
     pong->steps++;
@@ -172,7 +175,8 @@ static inline void pong_render(const Pong *pong, const PongConfig *config, Frame
     for (int i = 0; i < 10; i++)
         draw_rectangle(frame, PONG_WIDTH / 2 - 0.75f, (float)i * 12 + 3, 1.5f, 6, COLOR_LINE);
     draw_number(frame, PONG_WIDTH / 2 - 10, 8, 3, pong->opponent_score, COLOR_CORAL);
-    draw_number(frame, PONG_WIDTH / 2 + (pong->agent_score > 9 ? 37 : 25), 8, 3, pong->agent_score, COLOR_TEAL);
+    draw_number(frame, PONG_WIDTH / 2 + (pong->agent_score > 9 ? 37 : 25), 8, 3, pong->agent_score,
+                COLOR_TEAL);
     const float width = PONG_PADDLE_WIDTH, height = config->paddle_height;
     draw_rectangle(frame, PONG_OPPONENT_X - width, pong->opponent_y, width, height, COLOR_CORAL);
     draw_rectangle(frame, PONG_AGENT_X, pong->agent_y, width, height, COLOR_TEAL);

@@ -39,7 +39,9 @@ static inline int squared_agents(const SquaredConfig *config) {
     (void)config;
     return 1;
 }
-static inline int squared_observation_size(const SquaredConfig *config) { return config->size * config->size; }
+static inline int squared_observation_size(const SquaredConfig *config) {
+    return config->size * config->size;
+}
 
 // Once, when the vector is seeded; everything not set here is zero.
 static inline void squared_init(Squared *squared, const SquaredConfig *config, Rng rng) {
@@ -63,8 +65,8 @@ static inline void squared_reset(Squared *squared, const SquaredConfig *config, 
     observations[squared->row * size + squared->column] = 1;
 }
 
-// One step. Must write reward, terminal and truncation, and the observation row, which here only differs in two
-// cells. The last step of an episode adds to the log and resets at once.
+// One step. Must write reward, terminal and truncation, and the observation row, which here only differs in
+// two cells. The last step of an episode adds to the log and resets at once.
 static inline void squared_step(Squared *squared, const SquaredConfig *config, Rows rows) {
     const int size = config->size;
     const int64_t action = *(const int64_t *)rows.actions;
@@ -102,7 +104,8 @@ static inline void squared_render(const Squared *squared, const SquaredConfig *c
     for (int cell = 0; cell < size * size; cell++) {
         const int is_agent = cell == squared->row * size + squared->column;
         const Color color = is_agent ? COLOR_TEAL : cell == squared->target ? COLOR_GOLD : COLOR_PANEL;
-        draw_rectangle(frame, (float)(cell % size) + 0.04f, (float)(cell / size) + 0.04f, 0.92f, 0.92f, color);
+        draw_rectangle(frame, (float)(cell % size) + 0.04f, (float)(cell / size) + 0.04f, 0.92f, 0.92f,
+                       color);
     }
 }
 

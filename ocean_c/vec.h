@@ -102,7 +102,8 @@ static int vec_bad_action(const Vec *vec, int start, int end) {
 static int vec_step(Vec *vec, int start, int end) {
     for (int i = start; i < end; i++) env_step(&vec->states[i], &vec->config, vec_rows(vec, i));
     int truncated = 0;
-    for (int row = start * vec->agents; row < end * vec->agents; row++) truncated += vec->rows.truncations[row];
+    for (int row = start * vec->agents; row < end * vec->agents; row++)
+        truncated += vec->rows.truncations[row];
     return truncated;
 }
 

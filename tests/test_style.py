@@ -1,0 +1,36 @@
+"""ruff, clang-format, the trainer's promised size, and commands of the README that other tools rely on."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def check(*command: object) -> None:
+    done = subprocess.run([sys.executable, "-m", *map(str, command)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ruff():
+    check("ruff", "check", ".")
+    check("ruff", "format", "--check", ".")
+
+
+def test_clang_format():
+    formatter = Path(sys.executable).with_name("clang-format")
+    done = subprocess.run(
+        [formatter, "--dry-run", "--Werror", *(ROOT / "ocean_c").glob("*.h")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_trainer_is_one_short_file():
+    assert len((ROOT / "cleanpuffer.py").read_text().splitlines()) < 1000
+
+
+def test_readme_has_the_two_commands():
+    readme = (ROOT / "README.md").read_text()
+    assert "pip install -e . && python cleanpuffer.py --env pong" in readme
+    assert "pip install -e '.[test]' && pytest" in readme
+    assert "pip install -e '.[test]' && pytest" in (ROOT / ".ci" / "run").read_text()
