@@ -93,7 +93,11 @@ def compile_module(name: str, declarations: str = "", debug: bool = False, force
     header = SOURCES / f"{name}.h"
     if not header.exists():
         raise BuildError(f"no environment '{name}': there is no {header}")
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    command = os.environ.get("CC", "").strip() or sysconfig.get_config_var("CC") or "cc"
+    try:
+        compiler = shlex.split(command)
+    except ValueError as error:
+        raise BuildError(f"CC is {command!r}, which is no command: {error}") from None
     flags = WARNINGS + (DEBUG if debug else FAST)
     parts = [
         header.read_bytes(),
@@ -129,8 +133,10 @@ def compile_module(name: str, declarations: str = "", debug: bool = False, force
                 source, made = Path(folder) / f"{module}.c", Path(folder) / path.name
                 emit_source(name, header.read_text(), declarations, module, source)
                 link = shlex.split(sysconfig.get_config_var("LDSHARED"))[1:]
-                command = [*compiler, *flags, "-fPIC", f"-I{include}", f"-I{SOURCES}", str(source), *link]
-                done = subprocess.run([*command, "-lm", "-o", str(made)], capture_output=True, text=True)
+                # What CFFI writes counts as a system header: warnings are errors in our own code only.
+                search = [f"-I{SOURCES}", f"-isystem{include}", f"-isystem{folder}"]
+                command = [*compiler, *flags, *search, "-fPIC", str(source), *link, "-lm", "-o", str(made)]
+                done = subprocess.run(command, capture_output=True, text=True)
                 if done.returncode:
                     raise BuildError(f"ocean_c/{name}.h does not compile\n{done.stderr.strip()}")
                 os.replace(made, path)
@@ -140,7 +146,7 @@ def compile_module(name: str, declarations: str = "", debug: bool = False, force
 
 
 def emit_source(name: str, header: str, declarations: str, module: str, source: Path) -> None:
-    """Writes the C source of the module: the header, names for vec.h, and what CFFI generates."""
+    """Writes the C source of the module: the header, names for vec.h, an include of what CFFI generates."""
     preamble = f'#include "env.h"\n#include "{name}.h"\n'
     if not declarations:
         rows = struct_text((SOURCES / "env.h").read_text(), "Rows", "env")
@@ -158,10 +164,17 @@ def emit_source(name: str, header: str, declarations: str, module: str, source: 
             preamble += f"#define env_{function} {name}_{function}\n"
         preamble += '#include "vec.h"\n'
     ffi = cffi.FFI()
-    ffi.cdef(declarations)
-    ffi.set_source(module, preamble)
+    try:
+        ffi.cdef(declarations)
+    except (cffi.CDefError, cffi.FFIError) as error:
+        raise BuildError(
+            f"ocean_c/{name}.h: structs that Python reads hold plain numbers only\n{error}"
+        ) from None
+    ffi.set_source(module, "")
+    generated = source.with_name(f"{module}_cffi.c")
     with contextlib.redirect_stdout(None):  # it announces the file
-        ffi.emit_c_code(str(source))
+        ffi.emit_c_code(str(generated))
+    source.write_text(f"{preamble}#include <{generated.name}>\n")
 
 
 def struct_text(header: str, struct: str, name: str) -> str:

@@ -27,7 +27,10 @@ START = time.time()  # `cost` counts from here, imports included
 
 import gc
 import os
+import signal
 
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for an interrupt while starting
 gc.disable()  # for the imports: collections would add a quarter to their time
 # Idle OpenMP threads sleep: spinning ones collapse beside any other busy process. Set before torch comes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -41,7 +44,6 @@ import json
 import math
 import pickle
 import resource
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -669,8 +671,8 @@ class Run:
             raise UsageError(f"--run-dir: another process is training in {self.path}") from None
         except OSError as error:
             raise UsageError(f"--run-dir: cannot write to {self.path}: {error.strerror}") from None
-        self.metrics.truncate(saved["metrics_bytes"])
-        self.began, self.first_step = time.time(), trainer.steps
+        self.metrics.truncate(min(saved["metrics_bytes"], self.metrics.tell()))
+        self.began, self.first_step, self.means = time.time(), trainer.steps, scores.means()
         versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
         machine = {"system": " ".join(os.uname()), "cores": os.cpu_count(), "device": args.device}
         config = {"args": dataclasses.asdict(args), "versions": versions, "machine": machine}
@@ -712,7 +714,7 @@ class Run:
 
     def summary(self, status: str) -> dict[str, Any]:
         """Writes summary.json, the last thing a run does, and returns it."""
-        means, steps = self.scores.means(), self.trainer.steps
+        means, steps = self.means, self.trainer.steps
         sps = (steps - self.first_step) / (time.time() - self.began)
         summary = {"status": status, "score": means["score"], "perf": means.get("perf"),
                    "episodes": means["episodes"], "cost": self.cost(), "steps": steps, "sps": sps}
@@ -785,7 +787,7 @@ def train_loop(run: Run, terminal: trackers.Terminal, interrupted: threading.Eve
         trainer.collect()
         trainer.update()
         scores.add(trainer.env.log())
-        means = scores.means()
+        means = run.means = scores.means()
         solved = args.stop_score is not None and means["episodes"] >= Scores.ENOUGH
         solved = solved and means["score"] >= args.stop_score
         over = solved or trainer.steps >= args.total_timesteps
@@ -813,6 +815,7 @@ def play(args: Args) -> int:
     env = envs.make(args.env, min(episodes, 64) if args.eval else 1, args.seed, config=args.env_config)
     policy = Policy(env.single_observation_space, env.single_action_space, args.hidden_size, args.recurrent)
     load_policy(policy, load_tensors(model), str(model))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # to leave the terminal as it was
     try:
         if args.eval:
             logs = render.finished_episodes(env, policy, args.seed, episodes)
@@ -824,9 +827,8 @@ def play(args: Args) -> int:
             say(f"wrote {args.gif}: {render.write_film(args.gif, env, policy, args.seed, episodes)} frames")
         else:
             render.show_in_terminal(env, policy, args.seed, episodes)
-    except OSError as error:
-        print(f"cleanpuffer.py: error: {args.gif or 'output'}: {error.strerror or error}", file=sys.stderr)
-        return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
@@ -979,6 +981,9 @@ def main(argv: list[str]) -> int:
     except (UsageError, build.BuildError) as error:
         print(f"cleanpuffer.py: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"cleanpuffer.py: error: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

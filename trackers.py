@@ -129,7 +129,7 @@ def dashboard(args: Any, record: dict[str, Any], scores: list[float | None]) -> 
 
 
 def describe_start(args: Any, trainer: Any) -> str:
-    """What is about to run, and where, in one line (folded where a terminal is narrow)."""
+    """What is about to run, where, and all settings: two lines, folded to the width of a terminal."""
     import torch
 
     idle = torch.cuda.is_available() and trainer.device.type == "cpu"
@@ -141,7 +141,10 @@ def describe_start(args: Any, trainer: Any) -> str:
         f"{sum(p.numel() for p in trainer.parameters):,} weights, "
         f"{trainer.segments.nbytes() / 2**20:.1f} MB of experience"
     )
-    return textwrap.fill(line, shutil.get_terminal_size().columns) if sys.stdout.isatty() else line
+    settings = {name: value for name, value in vars(args).items() if value not in (None, False)}
+    lines = [line, "settings: " + ", ".join(f"{name} {value}" for name, value in settings.items())]
+    width = shutil.get_terminal_size().columns
+    return "\n".join(textwrap.fill(line, width) if sys.stdout.isatty() else line for line in lines)
 
 
 def describe_end(args: Any, summary: dict[str, Any]) -> str:

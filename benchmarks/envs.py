@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the checkout; also, this file is named envs
 
-import envs  # noqa: E402
+import envs
 
 REPETITIONS = 15
 PUFFERLIB = {"squared": 90, "pong, frameskip 1": 46, "pong, frameskip 8": 10.6}  # million steps a second

@@ -95,7 +95,13 @@ def main() -> None:
                     neighbour.wait()
 
     print(f"{options.env}, {options.num_envs} copies, minibatch {options.minibatch_size}, float32\n")
-    columns = "width", "threads", "steps/s (lowest, highest)", "of the matrix-product rate", "beside a busy process"
+    columns = (
+        "width",
+        "threads",
+        "steps/s (lowest, highest)",
+        "of the matrix-product rate",
+        "beside a busy process",
+    )
     print(f"| {' | '.join(columns)} |")
     print("|---|---|---|---|---|")
     for i, (width, threads) in enumerate(settings):

@@ -17,8 +17,8 @@ With `groups`, parts of the vector step on threads of their own while the caller
     ... = env.recv()                                   # the group that was sent first
 """
 
-import atexit
 import itertools
+import json
 import queue
 import threading
 import weakref
@@ -117,7 +117,8 @@ class VecEnv(VectorEnv):
         self._vec = self._lib.vec_create(num_envs, c_config, c_rows, row_bytes, len(choices), c_choices)
         if not self._vec:
             raise MemoryError(f"no memory for num_envs={num_envs} copies of {name}")
-        self._free = weakref.finalize(self, self._lib.vec_close, self._vec)
+        self._workers: list[Workers] = []  # one, started when first needed
+        self._free = weakref.finalize(self, release, self._lib, self._vec, self._workers)
         self.log_fields = [field for field, _ in self._ffi.typeof("Log").fields]
         self._log = np.zeros(len(self.log_fields))
         self._seeded = False
@@ -130,7 +131,6 @@ class VecEnv(VectorEnv):
         self._sent: deque[int] = deque()
         self._jobs: list[Job | None] = [None] * groups
         self.num_threads = num_threads
-        self._workers: Workers | None = None  # started when first needed
 
     def _view(self, start: int, end: int) -> tuple:
         """The copies [start, end) and their rows of every array."""
@@ -148,8 +148,7 @@ class VecEnv(VectorEnv):
         """Starts new episodes and, with a seed, new random streams. Returns observations and no infos."""
         if options:
             raise ValueError(f"options: {self.name} takes none, but got {options}")
-        if self._sent:
-            raise RuntimeError("reset: receive every group that was sent first")
+        self._check_idle("reset")
         if seed is not None:
             check_integer("seed", seed, 0, 2**63 - 1)
         if seed is not None or not self._seeded:
@@ -165,9 +164,8 @@ class VecEnv(VectorEnv):
         group         step its rows only; several threads may step a group each
         Raises ValueError or TypeError for a wrong shape, type or value; then no copy has moved.
         """
-        if self._sent:
-            raise RuntimeError("step: receive every group that was sent first")
-        view = self._all if group is None else self._views[group]
+        self._check_idle("step")
+        view = self._all if group is None else self._group(group)
         self._write_actions(actions, view)
         if self.num_threads == 1:
             return self._result(view, self._lib.vec_step(self._vec, view[0], view[1]))
@@ -175,9 +173,10 @@ class VecEnv(VectorEnv):
 
     def send(self, actions: np.ndarray, group: int = 0) -> None:
         """Starts a step of one group, with its actions; `recv` gives the result. Raises as `step`."""
+        self._check_open("send")
+        view = self._group(group)
         if self._jobs[group] is not None:
             raise RuntimeError(f"send: group {group} was sent already; receive it first")
-        view = self._views[group]
         self._write_actions(actions, view)
         self._jobs[group] = self._start(view)
         self._sent.append(group)
@@ -196,7 +195,10 @@ class VecEnv(VectorEnv):
     def _write_actions(self, actions: np.ndarray, view: tuple) -> None:
         start, end, rows = view[:3]
         target = self.actions[rows]
-        actions = np.asarray(actions)
+        try:
+            actions = np.asarray(actions)
+        except ValueError as error:
+            raise ValueError(f"actions: {error}") from None
         if actions.shape != target.shape:
             raise ValueError(f"actions: shape {actions.shape}, but {self.name} takes {target.shape}")
         if actions.dtype.kind not in "iu":
@@ -212,9 +214,9 @@ class VecEnv(VectorEnv):
 
     def _start(self, view: tuple) -> "Job":
         """Has the threads step the copies of a view."""
-        if self._workers is None:
-            self._workers = Workers(self.num_threads)
-        return self._workers.start(self._lib.vec_step, self._vec, view[0], view[1])
+        if not self._workers:
+            self._workers.append(Workers(self.num_threads))
+        return self._workers[0].start(self._lib.vec_step, self._vec, view[0], view[1])
 
     def _result(self, view: tuple, truncated: int) -> Step:
         _, _, _, observations, rewards, terminals, truncations, final = view
@@ -231,15 +233,20 @@ class VecEnv(VectorEnv):
         Score, perf (0 to 1, 1 is solved), episode_return, episode_length and what else the environment
         counts; without a finished episode only n = 0.
         """
+        self._check_open("log")
+        end = self.copies if end is None else end
+        check_integer("start", start, 0, self.copies)
+        check_integer("end", end, start, self.copies)
         self._log[:] = 0
         pointer = self._ffi.from_buffer("double[]", self._log)
-        self._lib.vec_log(self._vec, start, self.copies if end is None else end, pointer)
+        self._lib.vec_log(self._vec, start, end, pointer)
         sums = dict(zip(self.log_fields, self._log.tolist(), strict=True))
         n = sums.pop("n")
         return {**{field: total / n for field, total in sums.items()}, "n": n} if n else {"n": 0.0}
 
     def render(self, copy: int = 0, width: int = 320, height: int = 240) -> np.ndarray:
         """A picture [height, width, 3] of one copy, in bytes."""
+        self._check_open("render")
         check_integer("copy", copy, 0, self.copies - 1)
         check_integer("width", width, 1, 8192)
         check_integer("height", height, 1, 8192)
@@ -249,29 +256,56 @@ class VecEnv(VectorEnv):
 
     def save(self) -> dict[str, np.ndarray]:
         """Everything there is to the vector now, as arrays that `load` takes; receive what was sent first."""
-        if self._sent:
-            raise RuntimeError("save: receive every group that was sent first")
+        self._check_idle("save")
         states = np.empty((self.copies, self._lib.vec_state_size()), np.uint8)
         self._lib.vec_save(self._vec, self._ffi.from_buffer("char[]", states))
-        return {"states": states, **{name: getattr(self, name).copy() for name in ROWS}}
+        rows = {name: getattr(self, name).copy() for name in ROWS}
+        return {"made_as": self._made_as(), "states": states, **rows}
+
+    def _made_as(self) -> np.ndarray:
+        """What a saved state belongs to, as bytes of text."""
+        return np.frombuffer(json.dumps([self.name, self.config]).encode(), np.uint8).copy()
 
     def load(self, saved: dict[str, np.ndarray]) -> None:
         """Goes back to what `save` gave. ValueError if that was of another environment, config or size."""
-        shapes = {"states": (self.copies, self._lib.vec_state_size())}
-        shapes.update({name: getattr(self, name).shape for name in ROWS})
-        for name, shape in shapes.items():
-            if name not in saved or saved[name].shape != shape:
-                found = saved[name].shape if name in saved else "nothing"
-                raise ValueError(f"saved state: {name} is {found}, but {self.name} here has {shape}")
+        self._check_idle("load")
+        made_as = self._made_as()
+        if not np.array_equal(saved.get("made_as"), made_as):
+            found = bytes(saved["made_as"]).decode() if "made_as" in saved else "nothing"
+            raise ValueError(f"saved state: is of {found}, but this is {bytes(made_as).decode()}")
+        wanted = {name: (getattr(self, name).shape, getattr(self, name).dtype) for name in ROWS}
+        wanted["states"] = ((self.copies, self._lib.vec_state_size()), np.dtype(np.uint8))
+        for name, want in wanted.items():
+            found = (saved[name].shape, saved[name].dtype) if name in saved else "nothing"
+            if found != want:
+                raise ValueError(f"saved state: {name} is {found}, but {self.name} here has {want}")
         self._lib.vec_load(self._vec, self._ffi.from_buffer("char[]", np.ascontiguousarray(saved["states"])))
         for name in ROWS:
             np.copyto(getattr(self, name), saved[name])
         self._seeded = True
 
+    def _check_open(self, what: str) -> None:
+        if self.closed:
+            raise RuntimeError(f"{what}: the environment is closed")
+
+    def _check_idle(self, what: str) -> None:
+        self._check_open(what)
+        if self._sent:
+            raise RuntimeError(f"{what}: receive every group that was sent first")
+
+    def _group(self, group: int) -> tuple:
+        check_integer("group", group, 0, self.num_groups - 1)
+        return self._views[group]
+
     def close_extras(self, **kwargs: Any) -> None:
-        if self._workers is not None:
-            self._workers.close()
         self._free()
+
+
+def release(lib: Any, vec: Any, workers: list["Workers"]) -> None:
+    """Ends the threads, then frees what they step; when a vector is closed, forgotten, or Python ends."""
+    for each in workers:
+        each.close()
+    lib.vec_close(vec)
 
 
 ROWS = ("observations", "final_observations", "actions", "rewards", "terminals", "truncations")
@@ -297,7 +331,6 @@ class Workers:
         self.threads = [threading.Thread(target=self.work, daemon=True) for _ in range(num_threads)]
         for thread in self.threads:
             thread.start()
-        atexit.register(self.close)
 
     def work(self) -> None:
         while (task := self.queue.get()) is not None:
@@ -312,7 +345,6 @@ class Workers:
         return job
 
     def close(self) -> None:
-        atexit.unregister(self.close)
         for _ in self.threads:
             self.queue.put(None)
         for thread in self.threads:
@@ -330,6 +362,8 @@ def check_integer(argument: str, value: Any, low: int, high: int) -> None:
 
 def resolve_config(name: str, knobs: dict[str, tuple], given: dict[str, Any]) -> dict[str, Any]:
     """The environment's config with what was given over its defaults; raises ValueError or TypeError."""
+    if not isinstance(given, dict):
+        raise TypeError(f"config: {given!r} is no dict of knobs")
     config = {knob: default for knob, (default, _, _) in knobs.items()}
     for knob, value in given.items():
         if knob not in knobs:

@@ -72,17 +72,21 @@ static inline void pong_serve(Pong *pong, const PongConfig *config) {
     pong->ball_x = PONG_WIDTH / 2;
     pong->ball_y = PONG_HEIGHT * (0.375f + 0.25f * (float)(random >> 40) * 0x1p-24f);
     pong->ball_velocity_x = random & 1 ? config->ball_speed : -config->ball_speed;
-    pong->ball_velocity_y = ((float)(random >> 8 & 0xFFFF) * 0x1p-15f - 1) * config->ball_spin;
+    const float fastest =
+        config->ball_spin < config->ball_max_spin ? config->ball_spin : config->ball_max_spin;
+    pong->ball_velocity_y = ((float)(random >> 8 & 0xFFFF) * 0x1p-15f - 1) * fastest;
 }
 
 static inline void pong_observe(const Pong *pong, const PongConfig *config, float *observations) {
-    const float travel = 2 / (PONG_HEIGHT - config->paddle_height), points = 1 / (float)config->max_score;
-    observations[0] = pong->agent_y * travel - 1;
-    observations[1] = pong->opponent_y * travel - 1;
+    // Divided, not multiplied by the inverse, which rounds to beyond 1.
+    const float half_travel = (PONG_HEIGHT - config->paddle_height) / 2,
+                points = 1 / (float)config->max_score;
+    observations[0] = pong->agent_y / half_travel - 1;
+    observations[1] = pong->opponent_y / half_travel - 1;
     observations[2] = pong->ball_x * (2 / PONG_WIDTH) - 1;
     observations[3] = pong->ball_y * (2 / PONG_HEIGHT) - 1;
     observations[4] = pong->ball_velocity_x > 0 ? 1 : -1;
-    observations[5] = pong->ball_velocity_y * (1 / config->ball_max_spin);
+    observations[5] = pong->ball_velocity_y / config->ball_max_spin;
     observations[6] = (float)pong->agent_score * points;
     observations[7] = (float)pong->opponent_score * points;
 }

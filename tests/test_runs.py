@@ -115,26 +115,18 @@ def test_readme_snippet_loads_the_model(trained, tmp_path):
     assert process.returncode == 0, process.stderr
 
 
-def test_default_folder_and_one_line_an_interval(tmp_path):
+def test_output_that_is_no_terminal(tmp_path):
+    """What runs and where, the settings, a line an interval, the end, how to watch."""
+    folder = tmp_path / "run"
     out, _ = run(
-        "--env",
-        "bandit",
-        "--total-timesteps",
-        5000,
-        *SMALL,
-        "--run-dir",
-        tmp_path / "run",
-        "--log-interval",
-        1000,
+        "--env", "bandit", "--total-timesteps", 5000, *SMALL, "--run-dir", folder, "--log-interval", 1000
     )
-    lines = out.splitlines()
-    assert lines[0].startswith("bandit on cpu, ") and "32 copies x 1 agents x 1 groups" in lines[0]
-    assert lines[1].startswith("step 5,120 (100%)") and "score" in lines[1]
-    assert (
-        lines[2].startswith("ok: score")
-        and lines[3] == f"watch it: python {ROOT}/cleanpuffer.py --watch {tmp_path}/run"
-    )
-    assert len(lines) == 4
+    sizes, settings, line, end, watch = out.splitlines()
+    assert sizes.startswith("bandit on cpu, ") and "32 copies x 1 agents x 1 groups" in sizes
+    assert settings.startswith("settings: env bandit, ") and "learning_rate 0.04" in settings
+    assert line.startswith("step 5,120 (100%)") and "score" in line
+    assert end.startswith("ok: score")
+    assert watch == f"watch it: python {ROOT}/cleanpuffer.py --watch {folder}"
 
 
 def test_stop_score(tmp_path):
@@ -345,6 +337,12 @@ def test_full_disk(tmp_path):
     assert (folder / "checkpoint.pt").read_bytes() == before and not list(folder.glob("*.tmp"))
     assert read(folder)["status"] == "error"
     run("--resume", folder, "--total-timesteps", 4096)
+
+
+def test_full_disk_from_the_start(tmp_path):
+    line = fails("--run-dir", tmp_path / "run", *SMALL, code=1, preexec_fn=lambda: resource.setrlimit(
+        resource.RLIMIT_FSIZE, (100, 100)))  # fmt: skip
+    assert "File too large" in line
 
 
 def test_diverged(tmp_path):
