@@ -90,11 +90,12 @@ class Args:
     num_threads: int | Literal["auto"] = "auto"  # threads in all, for torch and environments
     env_threads: int = 1  # threads that step environments; 1 is the thread that plays
     groups: int | Literal["auto"] = "auto"  # parts of the copies, each played by a thread of its own
+    state_reset: float = 0.02  # share of segments that begin with a zero LSTM state, as a fresh agent does
     horizon: int = 64  # steps in a segment; what lies further back is not learned through gradients
 
     minibatch_size: int | Literal["auto"] = "auto"  # steps in a minibatch, a whole number of segments
     update_epochs: float = 1.0  # an update has update_epochs * batch / minibatch_size minibatches
-    learning_rate: float = 0.04  # at the start of the schedule
+    learning_rate: float = 0.03  # at the start of the schedule
     min_learning_rate: float = 0.0  # at the end of the schedule
     schedule: Literal["cosine", "linear", "constant"] = "cosine"  # of the learning rate
     optimizer: Literal["muon", "adam"] = "muon"  # Muon wants a learning rate about ten times Adam's
@@ -105,10 +106,10 @@ class Args:
     gae_lambda: float = 0.9  # decay of the traces in advantages and value targets
     rho_clip: float = 1.0  # V-trace: bound of the ratio that weighs a step's own error
     c_clip: float = 1.0  # V-trace: bound of the ratio that carries later errors back
-    clip_coef: float = 0.2  # PPO: how far a ratio may move from 1
+    clip_coef: float = 0.1  # PPO: how far a ratio may move from 1
     vf_coef: float = 2.0  # weight of the value loss
     vf_clip_coef: float = 0.2  # how far a value may move from the rollout's in one update; 0 is no limit
-    ent_coef: float = 0.01  # weight of the entropy bonus
+    ent_coef: float = 0.015  # weight of the entropy bonus
     max_grad_norm: float = 1.5  # a larger gradient is scaled down to this norm; 0 is no limit
     prio_alpha: float = 0.8  # segments are drawn by their sum of |advantage| to this power; 0 is uniformly
     prio_beta0: float = 0.2  # exponent of the weights that correct for it, at the start; it rises to 1
@@ -121,7 +122,7 @@ class Args:
 
 
 LIMITS = {  # lowest and highest value
-    (0, 1): "gamma gae_lambda prio_beta0 eps",
+    (0, 1): "gamma gae_lambda prio_beta0 eps state_reset",
     (0, 0.9999999): "beta1 beta2",
     (0, 1e30): "learning_rate min_learning_rate",
     (0, 1e6): "update_epochs rho_clip c_clip clip_coef vf_coef vf_clip_coef max_grad_norm prio_alpha",
@@ -177,8 +178,8 @@ class Policy(nn.Module):
             self.lstm.bias_ih_l0.data[:2 * hidden_size] = torch.cat([-forget, forget])  # input, forget gate
 
     def initial_state(self, rows: int) -> State:
-        zeros = torch.zeros(rows, self.hidden_size, device=self.encoder.weight.device)
-        return zeros, zeros
+        zeros = torch.zeros(2, rows, self.hidden_size, device=self.encoder.weight.device)
+        return zeros[0], zeros[1]
 
     def encode(self, observations: Tensor) -> Tensor:
         x = observations.float()
@@ -403,13 +404,12 @@ class Trainer:
         self.segments = Segments(env.num_envs, args.horizon, spaces[0], args.hidden_size, self.device)
         self.batch = env.num_envs * args.horizon
         self.advantages = advantages_reference if on_gpu else load_advantages_kernel()
-        self.sampling = torch.Generator(self.device).manual_seed(args.seed)
-        self.noise = [torch.Generator(self.device).manual_seed(args.seed + 1 + g) for g in range(args.groups)]
+        self.generator = torch.Generator(self.device).manual_seed(args.seed)  # of actions and minibatches
         self.profile = Profile()
         self.steps = self.updates = 0
         self.losses = torch.zeros(len(trackers.LOSSES))
         env.reset()
-        self.states = [self.policy.initial_state(env.num_envs // args.groups) for _ in range(args.groups)]
+        self.state = self.policy.initial_state(env.num_envs)
 
     def parallel(self, function: Callable, items: Iterable) -> list:
         """The function of every item, on threads if there are several; results in the items' order."""
@@ -422,25 +422,31 @@ class Trainer:
 
     def collect(self) -> None:
         """Plays one segment on every row."""
-        self.parallel(self.rollout, range(self.args.groups))
+        s, rows, actions = self.segments, self.env.num_envs, self.policy.num_actions
+        # A state that is only ever carried drifts to where a fresh agent, which starts at zero, never gets.
+        keep = torch.rand(rows, 1, device=self.device, generator=self.generator) >= self.args.state_reset
+        s.h, s.c = self.state[0] * keep, self.state[1] * keep
+        noise = torch.empty(self.args.horizon, rows, actions, device=self.device)
+        noise = noise.exponential_(generator=self.generator).log_().neg_()  # Gumbel
+        self.parallel(lambda group: self.rollout(group, noise), range(self.args.groups))
         self.steps += self.batch
 
     @torch.inference_mode()
-    def rollout(self, group: int) -> None:
-        """Plays one segment on every row of a group, straight into the segments."""
+    def rollout(self, group: int, noise: Tensor) -> None:
+        """Plays one segment on every row of a group, straight into the segments.
+
+        `noise` is Gumbel's [horizon, rows, actions]: argmax(logits + noise) is a draw from softmax(logits).
+        """
         began, profile = time.perf_counter(), Profile()
         env, policy, s, horizon, device = self.env, self.policy, self.segments, self.args.horizon, self.device
-        rows, state = env.rows(group), self.states[group]
-        s.h[rows], s.c[rows] = state
-        # argmax(logits + Gumbel noise) is a draw from softmax(logits)
-        noise = torch.empty(horizon, rows.stop - rows.start, policy.num_actions, device=device)
-        noise = noise.exponential_(generator=self.noise[group]).log_().neg_()
+        rows = env.rows(group)
+        state = s.h[rows], s.c[rows]
         observations = torch.from_numpy(env.observations[rows]).to(device)
         cuts = []  # of every truncated episode: where it is, its last observation, the LSTM state there
         for t in range(horizon):
             with profile("rollout forward"):
                 logits, values, state = policy.step(observations, state)
-                actions = (logits + noise[t]).argmax(-1, keepdim=True)
+                actions = (logits + noise[t, rows]).argmax(-1, keepdim=True)
                 logprobs = logits.log_softmax(-1).gather(-1, actions).squeeze(-1)
                 actions = actions.squeeze(-1)
             with profile("rollout copy"):
@@ -467,7 +473,7 @@ class Trainer:
             if cuts:
                 index, times, last, h, c = (torch.cat(part) for part in zip(*cuts, strict=True))
                 s.bootstraps[index, times] = policy.step(last, (h, c))[1]
-        self.states[group] = state
+        self.state[0][rows], self.state[1][rows] = state
         profile.seconds["rollout other"] = time.perf_counter() - began - sum(profile.seconds.values())
         self.profile.add(profile)
 
@@ -491,7 +497,7 @@ class Trainer:
                 # What is not finite is caught after the update; here it must not stop the draw.
                 priorities = advantages.abs().sum(1).nan_to_num(0, 1e30).clamp(1e-8, 1e30) ** args.prio_alpha
                 probabilities = priorities / priorities.sum()  # [segments]
-                index = torch.multinomial(probabilities, count, replacement=True, generator=self.sampling)
+                index = torch.multinomial(probabilities, count, replacement=True, generator=self.generator)
                 weights = (len(probabilities) * probabilities[index]) ** -beta
                 advantages = advantages[index]  # [segments of the minibatch, horizon]
                 advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
@@ -566,8 +572,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "steps": self.steps,
             "updates": self.updates,
-            "generators": [g.get_state() for g in (torch.default_generator, self.sampling, *self.noise)],
-            "lstm": self.states,
+            "generators": [torch.get_rng_state(), self.generator.get_state()],
+            "lstm": self.state,
             "environment": {name: torch.from_numpy(array) for name, array in self.env.save().items()},
         }
 
@@ -579,10 +585,10 @@ class Trainer:
         load_policy(self.policy, saved["policy"], "--resume: its checkpoint")
         self.env.load({name: tensor.numpy() for name, tensor in saved["environment"].items()})
         self.optimizer.load_state_dict(saved["optimizer"])
-        generators = torch.default_generator, self.sampling, *self.noise
-        for generator, state in zip(generators, saved["generators"], strict=True):
-            generator.set_state(state)
-        self.states = [(h.to(self.device), c.to(self.device)) for h, c in saved["lstm"]]
+        torch.set_rng_state(saved["generators"][0])
+        self.generator.set_state(saved["generators"][1])
+        for own, state in zip(self.state, saved["lstm"], strict=True):
+            own.copy_(state)
         self.steps, self.updates = saved["steps"], saved["updates"]
 
 

@@ -17,6 +17,6 @@ def action_space(config: dict) -> Discrete:
     return Discrete(2)
 
 
-train = {"total_timesteps": 4_000_000}
+train = {"total_timesteps": 6_000_000}
 solved = 0.95
 fps = 12

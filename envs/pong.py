@@ -24,6 +24,6 @@ def action_space(config: dict) -> Discrete:
     return Discrete(3)
 
 
-train = {"total_timesteps": 2_000_000}
+train = {"total_timesteps": 3_000_000}
 solved = 20
 fps = 15

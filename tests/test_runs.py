@@ -97,7 +97,7 @@ def test_run_folder(trained):
         "learning_rate",
         "learning_rate_now",
     } <= set(lines[0])
-    assert lines[0]["learning_rate"] == 0.04 and lines[-1]["learning_rate_now"] < 0.04
+    assert lines[0]["learning_rate"] == 0.03 and lines[-1]["learning_rate_now"] < 0.03
     assert [line["step"] for line in lines] == sorted({line["step"] for line in lines})
     assert sum(share for name, share in lines[0].items() if name.startswith("profile/")) == pytest.approx(1)
     assert summary["cost"] > lines[-1]["seconds"] > 0
@@ -123,7 +123,7 @@ def test_output_that_is_no_terminal(tmp_path):
     )
     sizes, settings, line, end, watch = out.splitlines()
     assert sizes.startswith("bandit on cpu, ") and "32 copies x 1 agents x 1 groups" in sizes
-    assert settings.startswith("settings: env bandit, ") and "learning_rate 0.04" in settings
+    assert settings.startswith("settings: env bandit, ") and "learning_rate 0.03" in settings
     assert line.startswith("step 5,120 (100%)") and "score" in line
     assert end.startswith("ok: score")
     assert watch == f"watch it: python {ROOT}/cleanpuffer.py --watch {folder}"

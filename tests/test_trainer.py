@@ -225,6 +225,19 @@ def test_actions_follow_the_policy():
     assert (counts - expected).abs().max() < 4 * 0.5 / math.sqrt(trainer.batch)  # four standard deviations
 
 
+def test_some_segments_begin_as_a_fresh_agent_does():
+    """The share `state_reset` of the segments begins with a zero state, the rest with the one carried."""
+    trainer = make_trainer(num_envs=1024, minibatch_size=64, state_reset=0.25)
+    trainer.collect()
+    carried = [x.clone() for x in trainer.state]
+    trainer.collect()
+    fresh = (trainer.segments.h == 0).all(1)
+    assert 0.2 < fresh.float().mean() < 0.3  # 0.25 ± 4 standard deviations
+    assert torch.equal(trainer.segments.h[~fresh], carried[0][~fresh])
+    assert torch.equal(trainer.segments.c[~fresh], carried[1][~fresh])
+    assert not trainer.segments.c[fresh].any()
+
+
 # Update
 
 
@@ -321,8 +334,9 @@ def weights_after(updates: int = 3, **settings) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in trainer.parameters])
 
 
-def test_threads_do_not_change_a_bit():
+def test_threads_and_groups_do_not_change_a_bit():
     reference = weights_after(groups=4)
+    assert torch.equal(reference, weights_after(groups=1))
     for settings in (
         {"num_threads": 2},
         {"num_threads": 3, "env_threads": 3},
