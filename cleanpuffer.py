@@ -90,7 +90,6 @@ class Args:
     num_threads: int | Literal["auto"] = "auto"  # threads in all, for torch and environments
     env_threads: int = 1  # threads that step environments; 1 is the thread that plays
     groups: int | Literal["auto"] = "auto"  # parts of the copies, each played by a thread of its own
-    state_reset: float = 0.02  # share of segments that begin with a zero LSTM state, as a fresh agent does
     horizon: int = 64  # steps in a segment; what lies further back is not learned through gradients
 
     minibatch_size: int | Literal["auto"] = "auto"  # steps in a minibatch, a whole number of segments
@@ -116,6 +115,7 @@ class Args:
 
     hidden_size: int | Literal["auto"] = "auto"  # width of the network
     recurrent: Literal["lstm", "none"] = "lstm"  # what carries memory from step to step
+    state_reset: float = 0.02  # share of segments that begin with a zero LSTM state, as a fresh agent does
 
     log_interval: float = 0.5  # seconds between lines of metrics.jsonl and refreshes of the dashboard
     checkpoint_interval: int = 100  # updates between checkpoints
@@ -136,7 +136,7 @@ LIMITS = {  # lowest and highest value
     (1, 1024): "num_threads env_threads groups",
 }
 # A checkpoint fixes these; everything else may be changed when a run is resumed.
-LAYOUT = ("env", "env_config", "num_envs", "groups", "hidden_size", "recurrent", "optimizer")
+LAYOUT = ("env", "env_config", "num_envs", "hidden_size", "recurrent", "optimizer")
 
 
 class UsageError(Exception):
@@ -442,17 +442,16 @@ class Trainer:
         rows = env.rows(group)
         state = s.h[rows], s.c[rows]
         observations = torch.from_numpy(env.observations[rows]).to(device)
+        all_logits = []
         cuts = []  # of every truncated episode: where it is, its last observation, the LSTM state there
         for t in range(horizon):
             with profile("rollout forward"):
                 logits, values, state = policy.step(observations, state)
-                actions = (logits + noise[t, rows]).argmax(-1, keepdim=True)
-                logprobs = logits.log_softmax(-1).gather(-1, actions).squeeze(-1)
-                actions = actions.squeeze(-1)
+                actions = (logits + noise[t, rows]).argmax(-1)
+                all_logits.append(logits)
             with profile("rollout copy"):
                 s.observations[rows, t] = observations
                 s.actions[rows, t] = actions
-                s.logprobs[rows, t] = logprobs
                 s.values[rows, t] = values
                 actions = actions.cpu().numpy()
             with profile("rollout environment"):
@@ -469,6 +468,8 @@ class Trainer:
                     times = torch.full_like(index, t)
                     cuts.append((index + rows.start, times, last, state[0][index], state[1][index]))
         with profile("rollout forward"):
+            logprobs = torch.stack(all_logits, 1).log_softmax(-1)  # [rows, horizon, actions], all at once
+            s.logprobs[rows] = logprobs.gather(-1, s.actions[rows].unsqueeze(-1)).squeeze(-1)
             s.bootstraps[rows, -1] = policy.step(observations, state)[1]
             if cuts:
                 index, times, last, h, c = (torch.cat(part) for part in zip(*cuts, strict=True))
