@@ -47,8 +47,8 @@ DEBUG = [
 VEC_DECLARATIONS = """
 typedef ... Vec;
 int vec_agents(const Config *config);
-int vec_observation_size(const Config *config);
-Vec *vec_create(int num_envs, const Config *config, Rows rows, size_t observation_size, int actions,
+int vec_observation_bytes(const Config *config);
+Vec *vec_create(int num_envs, const Config *config, Rows rows, size_t observation_bytes, int actions,
                 const int64_t *choices);
 void vec_close(Vec *vec);
 void vec_seed(Vec *vec, uint64_t seed);
@@ -160,7 +160,7 @@ def emit_source(name: str, header: str, declarations: str, module: str, source: 
         names = f"typedef {kind}Config Config;\ntypedef {kind}Log Log;\n"
         declarations = rows + config + log + names + VEC_DECLARATIONS
         preamble += f"typedef {kind} State;\n{names}"
-        for function in ("agents", "observation_size", "init", "reset", "step", "render"):
+        for function in ("agents", "observation_bytes", "init", "reset", "step", "render"):
             preamble += f"#define env_{function} {name}_{function}\n"
         preamble += '#include "vec.h"\n'
     ffi = cffi.FFI()

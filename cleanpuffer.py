@@ -43,7 +43,6 @@ import io
 import json
 import math
 import pickle
-import resource
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -85,7 +84,7 @@ class Args:
     list: bool = False  # list the environments
 
     total_timesteps: int = 10_000_000  # steps of all agents together; schedules end there
-    stop_score: float | None = None  # end, as success, when the score over at least 100 episodes reaches this
+    stop_score: float | None = None  # end, as success, once the score over 100 or more episodes reaches this
     num_envs: int | Literal["auto"] = "auto"  # copies of the environment, over all groups
     num_threads: int | Literal["auto"] = "auto"  # threads in all, for torch and environments
     env_threads: int = 1  # threads that step environments; 1 is the thread that plays
@@ -105,7 +104,7 @@ class Args:
     gae_lambda: float = 0.9  # decay of the traces in advantages and value targets
     rho_clip: float = 1.0  # V-trace: bound of the ratio that weighs a step's own error
     c_clip: float = 1.0  # V-trace: bound of the ratio that carries later errors back
-    clip_coef: float = 0.1  # PPO: how far a ratio may move from 1
+    clip_coef: float = 0.1  # PPO: how far from 1 a ratio may move
     vf_coef: float = 2.0  # weight of the value loss
     vf_clip_coef: float = 0.2  # how far a value may move from the rollout's in one update; 0 is no limit
     ent_coef: float = 0.015  # weight of the entropy bonus
@@ -117,7 +116,7 @@ class Args:
     recurrent: Literal["lstm", "none"] = "lstm"  # what carries memory from step to step
     state_reset: float = 0.02  # share of segments that begin with a zero LSTM state, as a fresh agent does
 
-    log_interval: float = 0.5  # seconds between lines of metrics.jsonl and refreshes of the dashboard
+    log_interval: float = 0.5  # seconds between lines of metrics.jsonl; scores are means since the last line
     checkpoint_interval: int = 100  # updates between checkpoints
 
 
@@ -429,7 +428,6 @@ class Trainer:
         noise = torch.empty(self.args.horizon, rows, actions, device=self.device)
         noise = noise.exponential_(generator=self.generator).log_().neg_()  # Gumbel
         self.parallel(lambda group: self.rollout(group, noise), range(self.args.groups))
-        self.steps += self.batch
 
     @torch.inference_mode()
     def rollout(self, group: int, noise: Tensor) -> None:
@@ -496,8 +494,8 @@ class Trainer:
                     s.rewards, s.values, s.bootstraps, s.terminals, s.truncations, s.ratios,
                     args.gamma, args.gae_lambda, args.rho_clip, args.c_clip)
                 # What is not finite is caught after the update; here it must not stop the draw.
-                priorities = advantages.abs().sum(1).nan_to_num(0, 1e30).clamp(1e-8, 1e30) ** args.prio_alpha
-                probabilities = priorities / priorities.sum()  # [segments]
+                priorities = advantages.abs().sum(1).nan_to_num(0, 1e30).clamp(1e-8, 1e30)
+                probabilities = (args.prio_alpha * priorities.log()).softmax(0)  # ∝ priorities^prio_alpha
                 index = torch.multinomial(probabilities, count, replacement=True, generator=self.generator)
                 weights = (len(probabilities) * probabilities[index]) ** -beta
                 advantages = advantages[index]  # [segments of the minibatch, horizon]
@@ -521,6 +519,7 @@ class Trainer:
                 losses[-1] += norm
         self.losses = losses / minibatches
         self.updates += 1
+        self.steps += self.batch  # after it, so that the first update has the whole learning rate
         checks = [self.losses.isfinite().all(), *(p.isfinite().all() for p in self.parameters)]
         if not torch.stack(checks).all():  # the update's one synchronisation with a GPU
             raise Diverged
@@ -643,7 +642,10 @@ def to_json(record: dict[str, Any]) -> bytes:
 def load_tensors(path: Path) -> Any:
     """What torch.save wrote; UsageError if the file is missing, cut short or something else."""
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        if isinstance(saved, dict):
+            return saved
+        raise ValueError
     except FileNotFoundError:
         raise UsageError(f"there is no {path}") from None
     except (RuntimeError, ValueError, EOFError, KeyError, OSError, pickle.UnpicklingError):
@@ -665,14 +667,13 @@ class Run:
 
     def __init__(self, args: Args, trainer: Trainer, scores: Scores):
         self.path, self.trainer, self.scores = Path(args.run_dir), trainer, scores
-        files = ("config.json", "metrics.jsonl", "checkpoint.pt")
-        if not args.resume and any((self.path / name).exists() for name in files):
+        if not args.resume and (self.path / "checkpoint.pt").exists():
             raise UsageError(f"--run-dir: {self.path} holds a run; --resume {self.path} goes on with it")
         self.cost_before = 0.0  # seconds of the processes that this one goes on from
         saved = self.read_checkpoint() if args.resume else {"metrics_bytes": 0}
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.metrics = open(self.path / "metrics.jsonl", "ab")  # noqa: SIM115
+            self.metrics = open(self.path / "metrics.jsonl", "ab", buffering=0)  # noqa: SIM115
             fcntl.flock(self.metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(f"--run-dir: another process is training in {self.path}") from None
@@ -693,8 +694,10 @@ class Run:
         return self.cost_before + time.time() - START
 
     def log(self, record: dict[str, Any]) -> None:
-        self.metrics.write(to_json(record))
-        self.metrics.flush()
+        line, end = to_json(record), self.metrics.tell()
+        if self.metrics.write(line) < len(line):  # the disk is full: no half lines
+            self.metrics.truncate(end)
+            raise OSError("no space left for a line of metrics")
 
     def checkpoint(self) -> None:
         os.fsync(self.metrics.fileno())
@@ -713,7 +716,7 @@ class Run:
             trainer.load(saved)
             vars(self.scores).update(saved["scores"])
             self.cost_before, _ = saved["cost"], saved["metrics_bytes"]
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise UsageError(f"{path} does not fit this program: {error!r}") from None
         if trainer.steps >= trainer.args.total_timesteps:
             raise UsageError(f"--resume: {trainer.steps:,} steps are done; raise --total-timesteps to go on")
@@ -727,24 +730,6 @@ class Run:
                    "episodes": means["episodes"], "cost": self.cost(), "steps": steps, "sps": sps}
         write_atomic(self.path / "summary.json", to_json(summary))
         return summary
-
-
-def metrics_record(trainer: Trainer, means: dict, seconds: float, sps: float, cpu: float) -> dict[str, Any]:
-    """A line of metrics.jsonl. `cpu` is seconds of processor time a second."""
-    args, usual = trainer.args, ("score", "episodes", "perf", "episode_return", "episode_length")
-    record = {"update": trainer.updates, "step": trainer.steps, "seconds": seconds, "sps": sps}
-    record["time_left"] = max(0, args.total_timesteps - trainer.steps) / sps
-    record |= {name if name in usual else f"env/{name}": value for name, value in means.items()}
-    record |= dict(zip(trackers.LOSSES, trainer.losses.tolist(), strict=True))
-    record["learning_rate"] = args.learning_rate
-    record["learning_rate_now"] = trainer.optimizer.param_groups[0]["lr"]
-    record |= {f"profile/{name.replace(' ', '_')}": share for name, share in trainer.profile.shares().items()}
-    record["cpu_percent"] = 100 * cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    record["memory_mb"] = peak / (2**20 if sys.platform == "darwin" else 2**10)
-    if trainer.device.type == "cuda":
-        record["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
-    return record
 
 
 EXIT_CODES = {"ok": 0, "error": 1, "diverged": 3, "interrupted": 130}
@@ -790,27 +775,27 @@ def train_loop(run: Run, terminal: trackers.Terminal, interrupted: threading.Eve
     """Rollout, update, log, checkpoint, until the run is over. Returns its status, "ok" or "interrupted"."""
     trainer, scores, args = run.trainer, run.scores, run.trainer.args
     line_time, line_step, line_cpu = time.time(), trainer.steps, time.process_time()
-    while not interrupted.is_set():
+    while True:
         trainer.collect()
         trainer.update()
         scores.add(trainer.env.log())
         means = run.means = scores.means()
         solved = args.stop_score is not None and means["episodes"] >= Scores.ENOUGH
         solved = solved and means["score"] >= args.stop_score
-        over = solved or trainer.steps >= args.total_timesteps
+        finished = solved or trainer.steps >= args.total_timesteps
+        over = finished or interrupted.is_set()
         passed = time.time() - line_time
         if over or passed >= args.log_interval:
             sps, cpu = (trainer.steps - line_step) / passed, (time.process_time() - line_cpu) / passed
-            record = metrics_record(trainer, means, run.cost(), sps, cpu)
+            record = trackers.metrics_record(trainer, means, run.cost(), sps, cpu)
             run.log(record)
             scores.since_line = 0
             terminal.show(record)
             line_time, line_step, line_cpu = time.time(), trainer.steps, time.process_time()
         if over:
-            return "ok"
+            return "ok" if finished else "interrupted"
         if trainer.updates % args.checkpoint_interval == 0:
             run.checkpoint()
-    return "interrupted"
 
 
 def play(args: Args) -> int:
@@ -843,13 +828,17 @@ def parse_arguments(argv: list[str]) -> Args:
     """Settings from, in order of precedence: the command line, the --config file or the run that is resumed
     or played, the environment's `train`, the defaults above. Raises UsageError."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--env", "--config", "--resume", "--eval", "--watch"):
+    for name in ("--env", "--config", "--resume", "--eval", "--watch", "--run-dir"):
         early.add_argument(name, nargs="?")
     first = early.parse_known_args(argv)[0]
+    if sum(name is not None for name in (first.resume, first.eval, first.watch)) > 1:
+        raise UsageError("--resume, --eval and --watch are different things to do: give one of them")
+    if first.resume and first.run_dir:
+        raise UsageError(f"--run-dir: --resume {first.resume} goes on in place, in its own folder")
     run = first.resume or first.eval or first.watch
     source = str(Path(run) / "config.json") if run else first.config
     file = read_settings(source) if source else {}
-    env = first.env or file.get("env", Args.env)
+    env = first.env or str(file.get("env", Args.env))
     try:
         spec = envs.spec(env)
     except ValueError as error:
@@ -957,8 +946,10 @@ def choose_sizes(args: Args) -> None:
     if args.minibatch_size % args.horizon or args.minibatch_size > batch:
         raise UsageError(f"--minibatch-size: {args.minibatch_size} must be a multiple of --horizon "
                          f"{args.horizon} and at most the batch, {rows} rows x {args.horizon} = {batch}")
-    space = envs.spec(args.env).observation_space(args.env_config)
+    spec = envs.spec(args.env)
+    space, actions = spec.observation_space(args.env_config), spec.action_space(args.env_config)
     needed = batch * (space.dtype.itemsize * math.prod(space.shape) + 38)  # experience
+    needed += batch * 16 * int(getattr(actions, "n", 1))  # noise and logits
     needed += args.hidden_size * (16 * rows + 128 * args.hidden_size)  # states; weights, momenta
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory:
@@ -979,6 +970,8 @@ def main(argv: list[str]) -> int:
 
             if problem := render.film_problem(args.gif):
                 raise UsageError(f"--gif: {problem}")
+        if args.eval or args.watch:
+            args.device = "cpu"  # plays there, whatever it was trained on
         choose_sizes(args)
         if args.eval or args.watch:
             return play(args)
@@ -988,6 +981,9 @@ def main(argv: list[str]) -> int:
     except (UsageError, build.BuildError) as error:
         print(f"cleanpuffer.py: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
     except OSError as error:
         print(f"cleanpuffer.py: error: {error}", file=sys.stderr)
         return 1

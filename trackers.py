@@ -1,4 +1,4 @@
-"""Where the metrics of a run go besides its folder: the terminal.
+"""The metrics of a run: what a record holds, and where records go besides the run folder: the terminal.
 
     python trackers.py RUN dashboard.svg        the dashboard of a run as a picture
 
@@ -8,6 +8,8 @@ A tracker is made with the run's settings, gets every record of metrics.jsonl, a
 import json
 import os
 import re
+import resource
+import shlex
 import shutil
 import sys
 import textwrap
@@ -15,16 +17,40 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
+
 LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "grad_norm")
 
 
+def metrics_record(trainer: Any, means: dict, seconds: float, sps: float, cpu: float) -> dict[str, Any]:
+    """A line of metrics.jsonl. `cpu` is seconds of processor time a second."""
+    args, usual = trainer.args, ("score", "episodes", "perf", "episode_return", "episode_length")
+    record = {"update": trainer.updates, "step": trainer.steps, "seconds": seconds, "sps": sps}
+    record["time_left"] = max(0, args.total_timesteps - trainer.steps) / sps
+    record |= {name if name in usual else f"env/{name}": value for name, value in means.items()}
+    record |= dict(zip(LOSSES, trainer.losses.tolist(), strict=True))
+    record["learning_rate"] = args.learning_rate
+    record["learning_rate_now"] = trainer.optimizer.param_groups[0]["lr"]
+    record |= {f"profile/{name.replace(' ', '_')}": share for name, share in trainer.profile.shares().items()}
+    record["cpu_percent"] = 100 * cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    record["memory_mb"] = peak / (2**20 if sys.platform == "darwin" else 2**10)
+    if trainer.device.type == "cuda":
+        record["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
+    return record
+
+
 class Terminal:
-    """The dashboard where the output is a terminal, else a line for every record."""
+    """The dashboard where the output is a terminal of some width, else a line for every record."""
 
     def __init__(self, args: Any):
         self.args, self.live = args, None
         self.scores: list[float | None] = []
-        if sys.stdout.isatty():
+        if (
+            sys.stdout.isatty()
+            and os.environ.get("TERM") != "dumb"
+            and shutil.get_terminal_size().columns >= 72
+        ):
             from rich.live import Live
 
             self.live = Live(auto_refresh=False)
@@ -33,7 +59,8 @@ class Terminal:
     def show(self, record: dict[str, Any]) -> None:
         self.scores.append(record["score"])
         if self.live:
-            self.live.update(dashboard(self.args, record, self.scores), refresh=True)
+            width = min(88, shutil.get_terminal_size().columns)
+            self.live.update(dashboard(self.args, record, self.scores, width), refresh=True)
         else:
             say(describe_record(self.args, record))
 
@@ -65,7 +92,7 @@ def describe_record(args: Any, record: dict[str, Any]) -> str:
     )
 
 
-def dashboard(args: Any, record: dict[str, Any], scores: list[float | None]) -> Any:
+def dashboard(args: Any, record: dict[str, Any], scores: list[float | None], width: int) -> Any:
     """A record of metrics.jsonl, and all scores so far, as a panel for the terminal (rich)."""
     from rich.console import Group
     from rich.panel import Panel
@@ -76,8 +103,15 @@ def dashboard(args: Any, record: dict[str, Any], scores: list[float | None]) -> 
     def show(value: Any) -> str | Text:
         if value is None or isinstance(value, str | Text):
             return value or "-"
-        tiny = not isinstance(value, int) and 0 < abs(value) < 1e-3
-        return f"{value:.1e}" if tiny else f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
+        if isinstance(value, int):
+            return f"{value:,}"
+        return (
+            f"{value:,.0f}"
+            if abs(value) >= 1000
+            else f"{value:.4g}"
+            if abs(value) >= 1e-3 or not value
+            else f"{value:.1e}"
+        )
 
     def table(*sections: tuple[str, dict[str, Any]]) -> Table:
         grid = Table.grid(padding=(0, 1), expand=True)
@@ -119,32 +153,31 @@ def dashboard(args: Any, record: dict[str, Any], scores: list[float | None]) -> 
     )
     losses = ("losses", {k: record[k] for k in LOSSES})
     body.add_row(table(("environment", environment)), table(losses), table(("run", run)))
-    curve = Text("\n".join(["", *score_curve(scores, 22, 5)]), style="green")
+    known = [score for score in scores if score is not None]
+    span = f"score {min(known):.4g} to {max(known):.4g}" if known else ""
+    curve = Text.assemble((span, "bold cyan"), "\n", ("\n".join(score_curve(known, 22, 5)), "green"))
     body.add_row(table(phases("rollout")), table(phases("update")), curve)
     bar = ProgressBar(args.total_timesteps, min(record["step"], args.total_timesteps), complete_style="cyan")
     title, folder = f"[bold]CleanPuffer[/] [cyan]{args.env}[/]", f"[dim]{args.run_dir}[/]"
     content = Group(head, bar, "", body)
-    width = min(88, shutil.get_terminal_size().columns)
     return Panel(content, title=title, subtitle=folder, border_style="cyan", padding=(0, 2), width=width)
 
 
 def describe_start(args: Any, trainer: Any) -> str:
     """What is about to run, where, and all settings: two lines, folded to the width of a terminal."""
-    import torch
-
     idle = torch.cuda.is_available() and trainer.device.type == "cpu"
     copies = f"{args.num_envs // args.groups} copies x {trainer.env.agents} agents x {args.groups} groups"
     idle = " (a GPU is idle: --device cuda)" if idle else ""
     line = (
-        f"{args.env} on {args.device}{idle}, {args.num_threads} threads: {copies}, batch {trainer.batch:,} "
-        f"in segments of {args.horizon}, minibatch {args.minibatch_size:,}, "
+        f"{args.env} on {args.device}{idle}, at most {args.num_threads} threads: {copies}, "
+        f"batch {trainer.batch:,} in segments of {args.horizon}, minibatch {args.minibatch_size:,}, "
         f"{sum(p.numel() for p in trainer.parameters):,} weights, "
         f"{trainer.segments.nbytes() / 2**20:.1f} MB of experience"
     )
     settings = {name: value for name, value in vars(args).items() if value not in (None, False)}
     lines = [line, "settings: " + ", ".join(f"{name} {value}" for name, value in settings.items())]
-    width = shutil.get_terminal_size().columns
-    return "\n".join(textwrap.fill(line, width) if sys.stdout.isatty() else line for line in lines)
+    width, live = shutil.get_terminal_size().columns, sys.stdout and sys.stdout.isatty()
+    return "\n".join(textwrap.fill(line, width) if live else line for line in lines)
 
 
 def describe_end(args: Any, summary: dict[str, Any]) -> str:
@@ -153,23 +186,21 @@ def describe_end(args: Any, summary: dict[str, Any]) -> str:
         f"{summary['status']}: {score} over {summary['episodes']} episodes; {summary['steps']:,} steps "
         f"in {summary['cost']:.1f} s, {summary['sps']:,.0f} steps/s"
     ]
-    script = f"python {sys.argv[0] or 'cleanpuffer.py'}"
+    script, folder = f"python {shlex.quote(sys.argv[0] or 'cleanpuffer.py')}", shlex.quote(args.run_dir)
     if summary["status"] == "interrupted":
-        lines.append(f"go on:    {script} --resume {args.run_dir}")
-    return "\n".join([*lines, f"watch it: {script} --watch {args.run_dir}"])
+        lines.append(f"go on:    {script} --resume {folder}")
+    return "\n".join([*lines, f"watch it: {script} --watch {folder}"])
 
 
-def score_curve(scores: list[float | None], columns: int, lines: int) -> list[str]:
+def score_curve(scores: list[float], columns: int, lines: int) -> list[str]:
     """The scores over time as bars of eighths of a character, from the lowest score to the highest."""
-    known = [score for score in scores if score is not None]
-    if len(known) < 2:
+    if len(scores) < 2:
         return []
-    low, high = min(known), max(known)
+    low, high = min(scores), max(scores)
     bars = []
     for i in range(columns):  # each the mean of its part of the scores
-        part = known[
-            i * len(known) // columns : max((i + 1) * len(known) // columns, i * len(known) // columns + 1)
-        ]
+        first = i * len(scores) // columns
+        part = scores[first : max((i + 1) * len(scores) // columns, first + 1)]
         height = (sum(part) / len(part) - low) / (high - low) if high > low else 0.5
         bars.append(1 + round(height * (8 * lines - 1)))
     rows = [[min(8, max(0, bar - 8 * line)) for bar in bars] for line in reversed(range(lines))]
@@ -184,7 +215,7 @@ def draw_dashboard(run: str, picture: str) -> None:
     records = [json.loads(line) for line in (Path(run) / "metrics.jsonl").open()]
     with open(os.devnull, "w") as nowhere:
         console = Console(record=True, width=88, file=nowhere, force_terminal=True, color_system="truecolor")
-        console.print(dashboard(args, records[-1], [record["score"] for record in records]))
+        console.print(dashboard(args, records[-1], [record["score"] for record in records], 88))
     svg = console.export_svg(title=f"python cleanpuffer.py --env {args.env}")
     Path(picture).write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL))
 
@@ -192,4 +223,7 @@ def draw_dashboard(run: str, picture: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit("usage: python trackers.py RUN dashboard.svg")
-    draw_dashboard(*sys.argv[1:])
+    try:
+        draw_dashboard(*sys.argv[1:])
+    except (OSError, IndexError, ValueError) as error:
+        sys.exit(f"trackers.py: error: {error}")

@@ -30,7 +30,11 @@ def spec(name: str) -> ModuleType:
         near = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(f"unknown environment '{name}': {hint}there are {', '.join(names())}")
-    return importlib.import_module(f"envs.{name}")
+    module = importlib.import_module(f"envs.{name}")
+    for part in ("config", "observation_space", "action_space", "train", "solved", "fps"):
+        if not hasattr(module, part):
+            raise ValueError(f"envs/{name}.py has no {part}; see envs/squared.py")
+    return module
 
 
 def make(

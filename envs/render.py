@@ -1,5 +1,6 @@
 """Playing without learning: for the score, in the terminal (two pixels to a character), as .gif or .mp4."""
 
+import functools
 import os
 import shutil
 import sys
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-FILM_SECONDS = 30  # a film ends here even if its episodes go on
+from trackers import say
+
+FILM_SECONDS = 75  # a film ends here even if its episodes go on
 
 
 @torch.inference_mode()
@@ -59,7 +62,7 @@ def show_in_terminal(env: Any, policy: Any, seed: int, episodes: int | None = No
     out, live = sys.stdout, sys.stdout.isatty()
     last = episodes or (None if live else 1)
     true_color = os.environ.get("COLORTERM") in ("truecolor", "24bit")
-    pause, played, caption = 1 / env.metadata["render_fps"], 0, "Ctrl-C ends"
+    pause, played, caption = 1 / env.metadata["render_fps"], 0, f"{env.name}: Ctrl-C ends"
     if live:
         out.write("\x1b[?25l\x1b[2J")  # hides the cursor, clears
     try:
@@ -72,8 +75,7 @@ def show_in_terminal(env: Any, policy: Any, seed: int, episodes: int | None = No
                 log = "  ".join(f"{name} {value:.4g}" for name, value in env.log(0, 1).items() if name != "n")
                 caption = f"episode {played}: {log}"
             home = "\x1b[H" if live else ""
-            out.write(f"{home}{half_blocks(frame, true_color)}{caption[: columns - 1]}\x1b[K\n")
-            out.flush()
+            say(f"{home}{half_blocks(frame, true_color)}{caption[: columns - 1]}\x1b[K")
             if played == last:
                 break
             if live:
@@ -94,19 +96,30 @@ def half_blocks(frame: np.ndarray, true_color: bool = True) -> str:
         colors = None
         for top, bottom in zip(upper, lower, strict=True):
             if (top, bottom) != colors:
-                text.append(f"\x1b[38;{color_code(top, true_color)};48;{color_code(bottom, true_color)}m")
+                codes = color_code(tuple(top), true_color), color_code(tuple(bottom), true_color)
+                text.append(f"\x1b[38;{codes[0]};48;{codes[1]}m")
                 colors = (top, bottom)
             text.append("▀")
         text.append("\x1b[0m\n")
     return "".join(text)
 
 
-def color_code(rgb: list[int], true_color: bool) -> str:
-    """A colour as terminals name it; where they know only 256, the nearest of the 6 x 6 x 6 cube."""
+@functools.lru_cache(4096)
+def color_code(rgb: tuple[int, int, int], true_color: bool) -> str:
+    """A colour as terminals name it; where they know only 256, the nearest of their cube and their greys."""
     if true_color:
         return f"2;{rgb[0]};{rgb[1]};{rgb[2]}"
-    r, g, b = (round(x / 255 * 5) for x in rgb)
-    return f"5;{16 + 36 * r + 6 * g + b}"
+    levels = (0, 95, 135, 175, 215, 255)
+    r, g, b = (min(range(6), key=lambda i: abs(levels[i] - x)) for x in rgb)
+    grey = min(range(24), key=lambda i: abs(8 + 10 * i - sum(rgb) / 3))
+    candidates = {
+        16 + 36 * r + 6 * g + b: (levels[r], levels[g], levels[b]),
+        232 + grey: (8 + 10 * grey,) * 3,
+    }
+    nearest = min(
+        candidates, key=lambda n: sum((x - y) ** 2 for x, y in zip(candidates[n], rgb, strict=True))
+    )
+    return f"5;{nearest}"
 
 
 def film_problem(path: str) -> str | None:

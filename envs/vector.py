@@ -19,6 +19,7 @@ With `groups`, parts of the vector step on threads of their own while the caller
 
 import itertools
 import json
+import math
 import queue
 import threading
 import weakref
@@ -43,7 +44,7 @@ class VecEnv(VectorEnv):
     pin_memory    hold observations and rewards in page-locked memory, for asynchronous copies to a GPU
 
     Attributes: num_envs (rows), copies, agents, num_groups, config (all knobs), log_fields, Gymnasium's
-    spaces. Not for use by several threads at once, but for `send` and `recv(group)` of different groups.
+    spaces. Not for use by several threads at once, but for `step` of different groups.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"]}  # noqa: RUF012
@@ -69,9 +70,7 @@ class VecEnv(VectorEnv):
         self.name, self.copies, self.num_groups, self.copy = name, num_envs, groups, copy
         self.config = resolve_config(name, spec.config, config or {})
         self.metadata = {**self.metadata, "render_fps": spec.fps}
-        module = build.load(name)
-        self._ffi, self._lib = module.ffi, module.lib
-        c_config = self._ffi.new("Config *", self.config)
+        self._ffi, self._lib, c_config = load_library(name, self.config)
 
         self.agents = self._lib.vec_agents(c_config)
         self.num_envs = rows = num_envs * self.agents
@@ -79,10 +78,10 @@ class VecEnv(VectorEnv):
         self.single_action_space = spec.action_space(self.config)
         self.observation_space = batch_space(space, rows)
         self.action_space = batch_space(self.single_action_space, rows)
-        size = self._lib.vec_observation_size(c_config)
-        if not isinstance(space, Box) or int(np.prod(space.shape)) != size:
+        row_bytes = self._lib.vec_observation_bytes(c_config)
+        if not isinstance(space, Box) or math.prod(space.shape) * space.dtype.itemsize != row_bytes:
             raise ValueError(
-                f"envs/{name}.py declares observations {space}, ocean_c/{name}.h writes {size} numbers a row"
+                f"envs/{name}.py declares observations {space}; ocean_c/{name}.h has {row_bytes} bytes a row"
             )
         choices, shape = action_choices(self.single_action_space)
 
@@ -112,12 +111,12 @@ class VecEnv(VectorEnv):
         c_rows.terminals = pointer("uint8_t[]", self.terminals)
         c_rows.truncations = pointer("uint8_t[]", self.truncations)
         self._choices = np.asarray(choices, np.int64)
-        row_bytes = self.observations.nbytes // rows
         c_choices = pointer("int64_t[]", self._choices)
         self._vec = self._lib.vec_create(num_envs, c_config, c_rows, row_bytes, len(choices), c_choices)
         if not self._vec:
             raise MemoryError(f"no memory for num_envs={num_envs} copies of {name}")
         self._workers: list[Workers] = []  # one, started when first needed
+        self._starting = threading.Lock()
         self._free = weakref.finalize(self, release, self._lib, self._vec, self._workers)
         self.log_fields = [field for field, _ in self._ffi.typeof("Log").fields]
         self._log = np.zeros(len(self.log_fields))
@@ -214,8 +213,9 @@ class VecEnv(VectorEnv):
 
     def _start(self, view: tuple) -> "Job":
         """Has the threads step the copies of a view."""
-        if not self._workers:
-            self._workers.append(Workers(self.num_threads))
+        with self._starting:  # groups may step on several threads at once
+            if not self._workers:
+                self._workers.append(Workers(self.num_threads))
         return self._workers[0].start(self._lib.vec_step, self._vec, view[0], view[1])
 
     def _result(self, view: tuple, truncated: int) -> Step:
@@ -379,10 +379,22 @@ def resolve_config(name: str, knobs: dict[str, tuple], given: dict[str, Any]) ->
     return config
 
 
+def load_library(name: str, config: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """CFFI's ffi and lib of an environment, and its config in C."""
+    module = build.load(name)
+    fields = [field for field, _ in module.ffi.typeof("Config").fields]
+    if sorted(fields) != sorted(config):
+        raise ValueError(
+            f"envs/{name}.py has the knobs {', '.join(config)}; ocean_c/{name}.h has {', '.join(fields)}"
+        )
+    return module.ffi, module.lib, module.ffi.new("Config *", config)
+
+
 def resolve(name: str, given: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """The resolved config, and how many agents, so rows, a copy has under it; raises as VecEnv."""
-    config, module = resolve_config(name, envs.spec(name).config, given), build.load(name)
-    return config, module.lib.vec_agents(module.ffi.new("Config *", config))
+    config = resolve_config(name, envs.spec(name).config, given)
+    _, lib, c_config = load_library(name, config)
+    return config, lib.vec_agents(c_config)
 
 
 def action_choices(space: Any) -> tuple[list[int], tuple[int, ...]]:

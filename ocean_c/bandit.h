@@ -34,7 +34,9 @@ static inline int bandit_agents(const BanditConfig *config) {
     (void)config;
     return 1;
 }
-static inline int bandit_observation_size(const BanditConfig *config) { return config->arms; }
+static inline int bandit_observation_bytes(const BanditConfig *config) {
+    return config->arms * (int)sizeof(float);
+}
 
 static inline void bandit_init(Bandit *bandit, const BanditConfig *config, Rng rng) {
     bandit->rng = rng;

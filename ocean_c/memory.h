@@ -34,9 +34,9 @@ static inline int memory_agents(const MemoryConfig *config) {
     (void)config;
     return 1;
 }
-static inline int memory_observation_size(const MemoryConfig *config) {
+static inline int memory_observation_bytes(const MemoryConfig *config) {
     (void)config;
-    return 4;
+    return 4 * (int)sizeof(float);
 }
 
 static inline void memory_init(Memory *memory, const MemoryConfig *config, Rng rng) {

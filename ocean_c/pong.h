@@ -3,11 +3,11 @@
 // hits, and a ball can become faster than a paddle: that is how the opponent is beaten. The court is 160 x
 // 120 units, y points down, the agent plays on the right.
 //
-// Observation  8 floats in [-1, 1]: agent's and opponent's paddle, ball x, y, its velocity x, y, and both
-// scores. Actions      0 stay, 1 up, 2 down, held for `frameskip` frames. Reward       1 for a point won, -1
-// for one lost, hit_reward for returning the ball. Episode      ends when one side has max_score points; is
-// cut after max_steps. Score        points won minus points lost; perf is that from 0 (lost to nil) to 1 (won
-// to nil).
+// Observation  8 floats in [-1, 1]: paddles of agent and opponent, ball x, y, its velocity x, y, both scores.
+// Actions      0 stay, 1 up, 2 down, held for `frameskip` frames.
+// Reward       1 for a point won, -1 for one lost, hit_reward for returning the ball.
+// Episode      ends when one side has max_score points; is cut after max_steps.
+// Score        points won minus points lost; perf is that from 0 (lost to nil) to 1 (won to nil).
 #ifndef PONG_H
 #define PONG_H
 #include "env.h"
@@ -55,9 +55,9 @@ static inline int pong_agents(const PongConfig *config) {
     (void)config;
     return 1;
 }
-static inline int pong_observation_size(const PongConfig *config) {
+static inline int pong_observation_bytes(const PongConfig *config) {
     (void)config;
-    return 8;
+    return 8 * (int)sizeof(float);
 }
 
 static inline void pong_init(Pong *pong, const PongConfig *config, Rng rng) {

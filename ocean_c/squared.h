@@ -34,13 +34,14 @@ typedef struct Squared {
     SquaredLog log;
 } Squared;
 
-// How many agents, so rows, a copy has, and how many numbers one observation has.
+// How many agents, so rows, a copy has, and the bytes of one observation: its type here, in the functions
+// below and in envs/squared.py must be the same.
 static inline int squared_agents(const SquaredConfig *config) {
     (void)config;
     return 1;
 }
-static inline int squared_observation_size(const SquaredConfig *config) {
-    return config->size * config->size;
+static inline int squared_observation_bytes(const SquaredConfig *config) {
+    return config->size * config->size * (int)sizeof(int8_t);
 }
 
 // Once, when the vector is seeded; everything not set here is zero.

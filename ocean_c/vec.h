@@ -2,7 +2,7 @@
 // after that environment's header and these names for it:
 //
 //   State, Config, Log                   its three structs; State has a member `Log log`
-//   env_agents, env_observation_size     rows a copy owns, numbers in one observation row
+//   env_agents, env_observation_bytes    rows a copy owns, bytes of one observation row
 //   env_init, env_reset, env_step, env_render
 //
 // Every function works on the copies [start, end), so threads share a vector by taking separate ranges.
@@ -14,33 +14,33 @@
 typedef struct Vec {
     State *states;
     Config config;
-    Rows rows;               // the first row's pointers; the memory belongs to the caller
-    size_t observation_size; // bytes of one observation row
-    size_t action_size;      // bytes of one action row
-    int actions;             // integers in one action row
-    const int64_t *choices;  // [actions] how many values each of them can take
-    int agents;              // rows a copy owns
+    Rows rows;                // the first row's pointers; the memory belongs to the caller
+    size_t observation_bytes; // bytes of one observation row
+    size_t action_bytes;      // bytes of one action row
+    int actions;              // integers in one action row
+    const int64_t *choices;   // [actions] how many values each of them can take
+    int agents;               // rows a copy owns
     int num_envs;
 } Vec;
 
 static Rows vec_rows(const Vec *vec, int copy) {
     const size_t row = (size_t)copy * (size_t)vec->agents;
     Rows rows = vec->rows;
-    rows.observations = (char *)rows.observations + row * vec->observation_size;
-    rows.final_observations = (char *)rows.final_observations + row * vec->observation_size;
-    rows.actions = (const char *)rows.actions + row * vec->action_size;
+    rows.observations = (char *)rows.observations + row * vec->observation_bytes;
+    rows.final_observations = (char *)rows.final_observations + row * vec->observation_bytes;
+    rows.actions = (const char *)rows.actions + row * vec->action_bytes;
     rows.rewards += row;
     rows.terminals += row;
     rows.truncations += row;
     return rows;
 }
 
-// How much memory the caller gives: rows a copy owns and numbers in an observation row under this config.
+// How much memory the caller gives: rows a copy owns and bytes of an observation row under this config.
 static int vec_agents(const Config *config) { return env_agents(config); }
-static int vec_observation_size(const Config *config) { return env_observation_size(config); }
+static int vec_observation_bytes(const Config *config) { return env_observation_bytes(config); }
 
 // NULL when memory is out. `choices` and the rows stay the caller's and must outlive the vector.
-static Vec *vec_create(int num_envs, const Config *config, Rows rows, size_t observation_size, int actions,
+static Vec *vec_create(int num_envs, const Config *config, Rows rows, size_t observation_bytes, int actions,
                        const int64_t *choices) {
     Vec *vec = malloc(sizeof(Vec));
     State *states = calloc((size_t)num_envs, sizeof(State));
@@ -52,8 +52,8 @@ static Vec *vec_create(int num_envs, const Config *config, Rows rows, size_t obs
     *vec = (Vec){.states = states,
                  .config = *config,
                  .rows = rows,
-                 .observation_size = observation_size,
-                 .action_size = (size_t)actions * sizeof(int64_t),
+                 .observation_bytes = observation_bytes,
+                 .action_bytes = (size_t)actions * sizeof(int64_t),
                  .actions = actions,
                  .choices = choices,
                  .agents = env_agents(config),

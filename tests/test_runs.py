@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import envs
+
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["--num-envs=32", "--horizon=16", "--minibatch-size=128", "--hidden-size=8", "--log-interval=0.05"]
 
@@ -208,6 +210,7 @@ BAD = {
     ("--config", "nowhere.json"): ["nowhere.json"],
     ("--gif", "film.png"): ["--gif", ".gif or .mp4"],
     ("--device", "gpu"): ["--device", "gpu", "cpu"],
+    ("--resume", "a", "--watch", "b"): ["--resume", "--watch"],
 }
 
 
@@ -274,6 +277,7 @@ def test_killed_and_resumed(attempt, uninterrupted, tmp_path):
     time.sleep(0.05 + 0.2 * attempt)
     process.kill()
     process.communicate()
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["updates"] % 7 == 0
     again = start("--resume", folder)
     time.sleep(1.2)
     again.kill()
@@ -292,6 +296,7 @@ def test_resume_further(tmp_path):
     assert "raise --total-timesteps" in fails("--resume", folder)
     assert "hidden_size 8" in fails("--resume", folder, "--total-timesteps", 4096, "--hidden-size", 16)
     assert "trained on bandit" in fails("--resume", folder, "--env", "pong")
+    assert "in place" in fails("--resume", folder, "--run-dir", tmp_path / "other")
     assert read(folder)["steps"] == 2048
     run("--resume", folder, "--total-timesteps", 4096)
     assert read(folder)["steps"] == 4096 and len(metrics(folder)) >= 2
@@ -336,6 +341,7 @@ def test_full_disk(tmp_path):
     assert str(folder) in line
     assert (folder / "checkpoint.pt").read_bytes() == before and not list(folder.glob("*.tmp"))
     assert read(folder)["status"] == "error"
+    metrics(folder)  # whole lines only
     run("--resume", folder, "--total-timesteps", 4096)
 
 
@@ -389,6 +395,6 @@ def test_film(trained, tmp_path, suffix, magic):
 
 def test_list_and_help():
     out, _ = run("--list")
-    assert [line.split()[0] for line in out.splitlines()] == ["bandit", "memory", "pong", "squared"]
+    assert [line.split()[0] for line in out.splitlines()] == envs.names()
     out, _ = run("--help")
     assert "--learning-rate FLOAT" in out and "--env-config.frameskip INT" in out

@@ -1,5 +1,6 @@
 """ruff, clang-format, the trainer's promised size, and commands of the README that other tools rely on."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,3 +37,12 @@ def test_readme_has_the_two_commands():
     assert "pip install -e . && python cleanpuffer.py --env pong" in readme
     assert "pip install -e '.[test]' && pytest" in readme
     assert "pip install -e '.[test]' && pytest" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_documents_are_whole():
+    """Links lead somewhere, no placeholder is left."""
+    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "RESULTS.md"):
+        text = page.read_text()
+        assert "_TABLE" not in text, page
+        for link in re.findall(r"\]\(([^)#:]+)\)|src=\"([^\"]+)\"", text):
+            assert (page.parent / (link[0] or link[1])).exists(), (page, link)

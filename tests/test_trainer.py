@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 
 import cleanpuffer
 import envs
@@ -160,6 +161,29 @@ def test_kernel_takes_any_shape(shape):
         torch.testing.assert_close(result, want, rtol=1e-5, atol=1e-5)
 
 
+# Policy
+
+
+def test_policy_sees_integers_as_numbers_of_the_order_of_one():
+    env = envs.make("squared", 1)
+    policy = cleanpuffer.Policy(env.single_observation_space, env.single_action_space, 8, "lstm")
+    bytes_space = Box(0, 255, (4,), np.uint8)
+    scaled = cleanpuffer.Policy(bytes_space, env.single_action_space, 8, "lstm")
+    assert policy.scale == 1 and scaled.scale == pytest.approx(1 / 255)
+    white = torch.full((1, 4), 255, dtype=torch.uint8)
+    torch.testing.assert_close(scaled.encode(white), torch.relu(scaled.encoder(torch.ones(1, 4))))
+
+
+def test_lstm_starts_with_memories_of_1_to_128_steps():
+    """A unit that is given nothing keeps f = sigmoid(bias) of its cell a step: half of them for longer than
+    11 steps."""
+    space, actions = Box(0, 1, (4,), np.float32), Discrete(2)
+    bias = cleanpuffer.Policy(space, actions, 256, "lstm").lstm.bias_ih_l0.detach()
+    forget, steps = bias[256:512], bias[256:512].exp()  # memory 1 / (1 - f) is about exp(bias)
+    assert steps.min() >= 1 and steps.max() <= 128 and 8 < steps.median() < 16
+    assert torch.equal(bias[:256], -forget) and not bias[512:].any()
+
+
 # Rollout
 
 
@@ -241,6 +265,67 @@ def test_some_segments_begin_as_a_fresh_agent_does():
 # Update
 
 
+@pytest.mark.parametrize("vf_clip_coef", [0.05, 0.0])
+def test_loss_is_ppos(vf_clip_coef):
+    """Losses and gradients equal the formulas written out sample by sample, with ratios on every side of the
+    clip."""
+    trainer = make_trainer(vf_clip_coef=vf_clip_coef, clip_coef=0.05, vf_coef=0.7, ent_coef=0.3)
+    trainer.collect()
+    s, index = trainer.segments, torch.tensor([3, 0, 3, 9])
+    trainer.old_values = s.values.clone()
+    for p in trainer.parameters:
+        p.data += 0.15 * torch.randn_like(p)
+    advantages, targets = torch.randn(2, 4, 16)
+    gradients, stats, _, ratios = trainer.gradients(index, advantages, targets, 64)
+    logits, values = trainer.policy(s.observations[index], (s.h[index], s.c[index]))
+    policy = value = entropy = clipped = kl = 0.0
+    for i, t in itertools.product(range(4), range(16)):
+        probabilities, action = logits[i, t].softmax(0), s.actions[index[i], t]
+        ratio = probabilities[action] / s.logprobs[index[i], t].exp()
+        advantage, target, old = advantages[i, t], targets[i, t], s.values[index[i], t]
+        beyond = ratio > 1.05 if advantage > 0 else ratio < 0.95  # where a clipped ratio gives no gradient
+        bound = 1.05 if advantage > 0 else 0.95
+        policy = policy - advantage * (bound if beyond else ratio) / 64
+        error = (values[i, t] - target) ** 2
+        if vf_clip_coef:
+            near = old + (values[i, t] - old).clamp(-vf_clip_coef, vf_clip_coef)
+            error = torch.max(error, (near - target) ** 2)
+        value = value + 0.5 * error / 64
+        entropy = entropy - (probabilities * probabilities.log()).sum() / 64
+        kl = kl + (ratio - 1 - ratio.log()) / 64
+        clipped += float(abs(ratio - 1) > 0.05) / 64
+    assert (ratios > 1.05).any() and (ratios < 0.95).any() and 0 < clipped < 1
+    torch.testing.assert_close(stats, torch.stack([policy, value, entropy, kl, torch.tensor(clipped)]))
+    expected = torch.autograd.grad(policy + 0.7 * value - 0.3 * entropy, trainer.parameters)
+    for gradient, want in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, want, rtol=1e-4, atol=1e-6)
+
+
+def test_minibatches_see_what_training_refreshed():
+    """Each minibatch's advantages come from the newest values and ratios; the value clip from the rollout's;
+    gradients are cut to max_grad_norm."""
+    trainer = make_trainer(update_epochs=4, rho_clip=1.5, c_clip=0.5, max_grad_norm=0.01)
+    trainer.collect()
+    s, calls, norms = trainer.segments, [], []
+    rollout_values, kernel, step = s.values.clone(), trainer.advantages, trainer.optimizer.step
+
+    def advantages(*arguments):
+        calls.append([x.clone() if isinstance(x, torch.Tensor) else x for x in arguments])
+        return kernel(*arguments)
+
+    def optimizer_step():
+        norms.append(torch.cat([p.grad.flatten() for p in trainer.parameters]).norm().item())
+        step()
+
+    trainer.advantages, trainer.optimizer.step = advantages, optimizer_step
+    trainer.update()
+    assert calls[0][6:] == [trainer.args.gamma, trainer.args.gae_lambda, 1.5, 0.5]
+    assert torch.equal(calls[0][1], rollout_values) and (calls[0][5] == 1).all()
+    assert (calls[-1][1] != rollout_values).any() and (calls[-1][5] != 1).any()
+    assert torch.equal(trainer.old_values, rollout_values)
+    assert max(norms) <= 0.01 * 1.001
+
+
 def test_shards_give_the_minibatch_gradient():
     """The gradient is the sum of the shards' gradients, whatever their number."""
     results = []
@@ -253,12 +338,15 @@ def test_shards_give_the_minibatch_gradient():
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 
 
-def test_prioritised_sampling_is_unbiased_at_beta_one(monkeypatch):
-    """Segments are drawn in proportion to |advantage|, and weighted by (segments x probability)^-1."""
-    trainer = make_trainer(
-        num_envs=64, horizon=8, minibatch_size=8 * 32, prio_alpha=1.0, prio_beta0=1.0, learning_rate=0.0
-    )
+@pytest.mark.parametrize("alpha, beta0, progress, beta", [(1.0, 1.0, 0.0, 1.0), (0.5, 0.2, 0.5, 0.6)])
+def test_prioritised_sampling(monkeypatch, alpha, beta0, progress, beta):
+    """Segments are drawn in proportion to |advantage|^alpha and weighted by (segments x probability)^-beta,
+    where beta rises from beta0 to 1."""
+    trainer = make_trainer(num_envs=64, horizon=8, minibatch_size=8 * 32, prio_alpha=alpha, prio_beta0=beta0)
+    trainer.args.learning_rate = 0.0
+    trainer.optimizer.param_groups[0]["initial_lr"] = trainer.optimizer.param_groups[1]["initial_lr"] = 0.0
     trainer.collect()
+    trainer.steps = int(progress * trainer.args.total_timesteps)
     captured = []
     original = Trainer.gradients
 
@@ -270,20 +358,18 @@ def test_prioritised_sampling_is_unbiased_at_beta_one(monkeypatch):
     trainer.args.update_epochs = 200.0
     trainer.update()
     s, args = trainer.segments, trainer.args
-    _, advantages = advantages_reference(
-        s.rewards, s.values, s.bootstraps, s.terminals, s.truncations, torch.ones_like(s.values),
-        args.gamma, args.gae_lambda, 1.0, 1.0,
-    )  # fmt: skip
-    probabilities = advantages.abs().sum(1) / advantages.abs().sum()
+    experience = s.rewards, s.values, s.bootstraps, s.terminals, s.truncations, torch.ones_like(s.values)
+    _, advantages = advantages_reference(*experience, args.gamma, args.gae_lambda, 1.0, 1.0)
+    probabilities = advantages.abs().sum(1) ** alpha
+    probabilities /= probabilities.sum()
     drawn = torch.bincount(torch.cat([index for index, _ in captured]), minlength=64).float()
     error = (drawn / drawn.sum() - probabilities) / (probabilities / drawn.sum()).sqrt()
     assert error.abs().max() < 5  # standard deviations
     index, weighted = captured[0]
     plain = advantages[index]
     plain = (plain - plain.mean()) / (plain.std(correction=0) + 1e-8)
-    torch.testing.assert_close(
-        weighted, plain / (64 * probabilities[index]).unsqueeze(1), rtol=1e-3, atol=1e-4
-    )
+    weights = (64 * probabilities[index]) ** -beta
+    torch.testing.assert_close(weighted, plain * weights.unsqueeze(1), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("epochs, count", [(0.01, 1), (0.5, 2), (1.0, 4), (2.0, 8)])
@@ -300,7 +386,6 @@ def test_number_of_minibatches(monkeypatch, epochs, count):
 def test_schedule_scales_every_group(schedule, middle):
     trainer = make_trainer(schedule=schedule, learning_rate=0.1, min_learning_rate=0.01, total_timesteps=1000)
     trainer.optimizer.param_groups[1]["initial_lr"] = 0.5
-    trainer.steps = 500
     trainer.collect()
     trainer.steps = 500
     trainer.update()
@@ -334,9 +419,10 @@ def weights_after(updates: int = 3, **settings) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in trainer.parameters])
 
 
-def test_threads_and_groups_do_not_change_a_bit():
+def test_threads_do_not_change_a_bit():
+    """Other groups do: matrix products of another number of rows may round differently."""
     reference = weights_after(groups=4)
-    assert torch.equal(reference, weights_after(groups=1))
+    torch.testing.assert_close(reference, weights_after(groups=1), rtol=1e-2, atol=1e-3)
     for settings in (
         {"num_threads": 2},
         {"num_threads": 3, "env_threads": 3},

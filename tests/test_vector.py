@@ -562,9 +562,9 @@ typedef struct Team {
 } Team;
 
 static inline int team_agents(const TeamConfig *config) { return config->members; }
-static inline int team_observation_size(const TeamConfig *config) {
+static inline int team_observation_bytes(const TeamConfig *config) {
     (void)config;
-    return 4;
+    return 4 * (int)sizeof(int16_t);
 }
 
 static inline void team_init(Team *team, const TeamConfig *config, Rng rng) {
@@ -722,6 +722,6 @@ def test_spaces_that_do_not_fit_the_header(checkout):
         return done.stderr.splitlines()[-1]
 
     line = error("memory", "(5,)", "(4,)")
-    assert line.startswith("ValueError: envs/memory.py") and "ocean_c/memory.h writes 4 numbers" in line
+    assert line.startswith("ValueError: envs/memory.py") and "ocean_c/memory.h has 16 bytes a row" in line
     line = error("bandit", "Discrete(8, start=1)", 'Discrete(config["arms"])')
     assert line.startswith("ValueError: action space")
