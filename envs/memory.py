@@ -1,6 +1,6 @@
 """See a cue, walk a corridor, and recall the cue at its end: chance (0.5) without a recurrent policy.
 
-What lies further back than the horizon cannot be learned: keep `length` well below it (docs/algorithm.md).
+What lies further back than the horizon is hardly learned: keep `length` below it (docs/algorithm.md).
 """
 
 import numpy as np
