@@ -965,6 +965,8 @@ def main(argv: list[str]) -> int:
                 spec = envs.spec(name)
                 say(f"{name:10} {' '.join(spec.__doc__.split())} Solved at {spec.solved:g}.")
             return 0
+        if args.gif and args.eval:
+            raise UsageError("--gif: --eval draws nothing; --watch RUN --gif FILE does")
         if args.gif:
             from envs import render
 

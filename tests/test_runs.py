@@ -373,6 +373,7 @@ def test_eval(trained):
         r"score -?[\d.]+ ± [\d.]+ \(standard deviation\), -2 to -?\d, over 150 episodes; perf 0\.\d+\n$", out
     ), out
     assert run("--eval", trained, "--episodes", 150)[0] == out  # the seed decides
+    assert "--watch" in fails("--eval", trained, "--gif", "film.gif")
 
 
 def test_watch_without_a_terminal(trained):
