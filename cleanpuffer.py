@@ -96,7 +96,7 @@ class Args:
     learning_rate: float = 0.03  # at the start of the schedule
     min_learning_rate: float = 0.0  # at the end of the schedule
     schedule: Literal["cosine", "linear", "constant"] = "cosine"  # of the learning rate
-    optimizer: Literal["muon", "adam"] = "muon"  # Muon wants a learning rate about ten times Adam's
+    optimizer: Literal["muon", "adam"] = "muon"  # Muon for matrices, or Adam for everything
     beta1: float = 0.9  # momentum of Muon, first moment of Adam
     beta2: float = 0.999  # second moment of Adam
     eps: float = 1e-12  # added to Adam's denominator

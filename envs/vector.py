@@ -134,8 +134,8 @@ class VecEnv(VectorEnv):
     def _view(self, start: int, end: int) -> tuple:
         """The copies [start, end) and their rows of every array."""
         rows = slice(start * self.agents, end * self.agents)
-        arrays = (self.observations, self.rewards, self.terminals, self.truncations, self.final_observations)
-        return (start, end, rows, *(array[rows] for array in arrays))
+        results = (self.observations, self.rewards, self.terminals, self.truncations, self.final_observations)
+        return (start, end, rows, self.actions[rows], *(array[rows] for array in results))
 
     def rows(self, group: int) -> slice:
         """The rows that a group owns."""
@@ -192,8 +192,7 @@ class VecEnv(VectorEnv):
         return self._result(self._views[group], job.wait())
 
     def _write_actions(self, actions: np.ndarray, view: tuple) -> None:
-        start, end, rows = view[:3]
-        target = self.actions[rows]
+        start, end, _, target = view[:4]
         try:
             actions = np.asarray(actions)
         except ValueError as error:
@@ -204,7 +203,7 @@ class VecEnv(VectorEnv):
             raise TypeError(f"actions: dtype {actions.dtype}, but {self.name} takes integers")
         if not self._seeded:
             raise RuntimeError("step: call reset first")
-        np.copyto(target, actions, casting="unsafe")  # unsigned values beyond int64 turn negative
+        target[...] = actions  # unsigned values beyond int64 turn negative
         row = self._lib.vec_bad_action(self._vec, start, end)
         if row >= 0:
             raise ValueError(
@@ -219,7 +218,7 @@ class VecEnv(VectorEnv):
         return self._workers[0].start(self._lib.vec_step, self._vec, view[0], view[1])
 
     def _result(self, view: tuple, truncated: int) -> Step:
-        _, _, _, observations, rewards, terminals, truncations, final = view
+        _, _, _, _, observations, rewards, terminals, truncations, final = view
         infos = {"final_obs": final, "_final_obs": truncations} if truncated else {}
         if not self.copy:
             return observations, rewards, terminals, truncations, infos

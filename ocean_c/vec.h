@@ -100,10 +100,11 @@ static int vec_bad_action(const Vec *vec, int start, int end) {
 
 // Returns how many of the rows were truncated.
 static int vec_step(Vec *vec, int start, int end) {
-    for (int i = start; i < end; i++) env_step(&vec->states[i], &vec->config, vec_rows(vec, i));
+    const Vec local = *vec; // which no byte that an environment writes can alias, so it stays in registers
+    for (int i = start; i < end; i++) env_step(&local.states[i], &local.config, vec_rows(&local, i));
     int truncated = 0;
-    for (int row = start * vec->agents; row < end * vec->agents; row++)
-        truncated += vec->rows.truncations[row];
+    for (int row = start * local.agents; row < end * local.agents; row++)
+        truncated += local.rows.truncations[row];
     return truncated;
 }
 
