@@ -277,7 +277,8 @@ def test_killed_and_resumed(attempt, uninterrupted, tmp_path):
     time.sleep(0.05 + 0.2 * attempt)
     process.kill()
     process.communicate()
-    assert torch.load(folder / "checkpoint.pt", weights_only=True)["updates"] % 7 == 0
+    updates = torch.load(folder / "checkpoint.pt", weights_only=True)["updates"]
+    assert updates % 7 == 0 or updates == 118  # the last one, where a fast machine was done already
     again = start("--resume", folder)
     time.sleep(1.2)
     again.kill()
