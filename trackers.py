@@ -46,11 +46,8 @@ class Terminal:
     def __init__(self, args: Any):
         self.args, self.live = args, None
         self.scores: list[float | None] = []
-        if (
-            sys.stdout.isatty()
-            and os.environ.get("TERM") != "dumb"
-            and shutil.get_terminal_size().columns >= 72
-        ):
+        wide = shutil.get_terminal_size().columns >= 72
+        if is_terminal() and wide and os.environ.get("TERM") != "dumb":
             from rich.live import Live
 
             self.live = Live(auto_refresh=False)
@@ -67,6 +64,11 @@ class Terminal:
     def close(self) -> None:
         if self.live:
             self.live.stop()
+
+
+def is_terminal() -> bool:
+    """Whether someone watches; standard output is None where it was closed."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def say(line: str) -> None:
@@ -105,13 +107,9 @@ def dashboard(args: Any, record: dict[str, Any], scores: list[float | None], wid
             return value or "-"
         if isinstance(value, int):
             return f"{value:,}"
-        return (
-            f"{value:,.0f}"
-            if abs(value) >= 1000
-            else f"{value:.4g}"
-            if abs(value) >= 1e-3 or not value
-            else f"{value:.1e}"
-        )
+        if abs(value) >= 1000:
+            return f"{value:,.0f}"
+        return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}"
 
     def table(*sections: tuple[str, dict[str, Any]]) -> Table:
         grid = Table.grid(padding=(0, 1), expand=True)
@@ -165,19 +163,19 @@ def dashboard(args: Any, record: dict[str, Any], scores: list[float | None], wid
 
 def describe_start(args: Any, trainer: Any) -> str:
     """What is about to run, where, and all settings: two lines, folded to the width of a terminal."""
-    idle = torch.cuda.is_available() and trainer.device.type == "cpu"
+    unused_gpu = torch.cuda.is_available() and trainer.device.type == "cpu"
+    idle = " (a GPU is idle: --device cuda)" if unused_gpu else ""
     copies = f"{args.num_envs // args.groups} copies x {trainer.env.agents} agents x {args.groups} groups"
-    idle = " (a GPU is idle: --device cuda)" if idle else ""
     line = (
         f"{args.env} on {args.device}{idle}, at most {args.num_threads} threads: {copies}, "
         f"batch {trainer.batch:,} in segments of {args.horizon}, minibatch {args.minibatch_size:,}, "
         f"{sum(p.numel() for p in trainer.parameters):,} weights, "
         f"{trainer.segments.nbytes() / 2**20:.1f} MB of experience"
     )
-    settings = {name: value for name, value in vars(args).items() if value not in (None, False)}
-    lines = [line, "settings: " + ", ".join(f"{name} {value}" for name, value in settings.items())]
-    width, live = shutil.get_terminal_size().columns, sys.stdout and sys.stdout.isatty()
-    return "\n".join(textwrap.fill(line, width) if live else line for line in lines)
+    settings = [f"{name} {value}" for name, value in vars(args).items() if value is not None]
+    lines = [line, "settings: " + ", ".join(settings)]
+    width = shutil.get_terminal_size().columns
+    return "\n".join(textwrap.fill(line, width) if is_terminal() else line for line in lines)
 
 
 def describe_end(args: Any, summary: dict[str, Any]) -> str:

@@ -126,6 +126,8 @@ def test_output_that_is_no_terminal(tmp_path):
     sizes, settings, line, end, watch = out.splitlines()
     assert sizes.startswith("bandit on cpu, ") and "32 copies x 1 agents x 1 groups" in sizes
     assert settings.startswith("settings: env bandit, ") and "learning_rate 0.03" in settings
+    args = {k: v for k, v in read(folder, "config.json")["args"].items() if v is not None}
+    assert all(f"{name} {value}" in settings for name, value in args.items())  # zeros too
     assert line.startswith("step 5,120 (100%)") and "score" in line
     assert end.startswith("ok: score")
     assert watch == f"watch it: python {ROOT}/cleanpuffer.py --watch {folder}"
@@ -155,6 +157,16 @@ def test_a_reader_that_goes_away_does_not_stop_a_run(tmp_path):
     process.stdout.close()
     assert process.wait(60) == 0
     process.stderr.close()
+    assert read(tmp_path / "run")["status"] == "ok"
+
+
+def test_no_output_at_all(tmp_path):
+    """Standard output may be closed, as a service manager does."""
+    command = (
+        f"{sys.executable} cleanpuffer.py --env bandit --total-timesteps 2048 --run-dir {tmp_path}/run >&-"
+    )
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and not done.stderr, done.stderr
     assert read(tmp_path / "run")["status"] == "ok"
 
 
@@ -278,7 +290,7 @@ def test_killed_and_resumed(attempt, uninterrupted, tmp_path):
     process.kill()
     process.communicate()
     updates = torch.load(folder / "checkpoint.pt", weights_only=True)["updates"]
-    assert updates % 7 == 0 or updates == 118  # the last one, where a fast machine was done already
+    assert updates % 7 == 0 or (folder / "summary.json").exists()  # a fast machine was done already
     again = start("--resume", folder)
     time.sleep(1.2)
     again.kill()
