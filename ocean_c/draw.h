@@ -5,6 +5,7 @@
 //   draw_rectangle(frame, x, y, width, height, WHITE);
 #ifndef DRAW_H
 #define DRAW_H
+#include <math.h>
 #include <stdint.h>
 
 typedef struct Frame {
@@ -25,6 +26,11 @@ typedef struct Color {
 #define COLOR_TEAL ((Color){64, 208, 184})
 #define COLOR_CORAL ((Color){255, 110, 97})
 #define COLOR_GOLD ((Color){255, 203, 87})
+#define COLOR_SKY ((Color){92, 160, 255})
+#define COLOR_LEAF ((Color){126, 204, 98})
+#define COLOR_VIOLET ((Color){170, 134, 250})
+#define COLOR_ORANGE ((Color){255, 156, 66})
+#define COLOR_PINK ((Color){246, 124, 190})
 
 static inline float draw_clamp(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
 
@@ -66,6 +72,26 @@ static inline void draw_disc(Frame frame, float x, float y, float radius, Color 
                 inside += dx * dx + dy * dy <= r * r;
             }
             if (inside) draw_pixel(frame, i, j, color, (float)inside / 16);
+        }
+}
+
+// A line between two points with round ends, smooth over one pixel at its edge.
+static inline void draw_line(Frame frame, float x0, float y0, float x1, float y1, float width, Color color) {
+    x0 = frame.left + x0 * frame.scale, x1 = frame.left + x1 * frame.scale;
+    y0 = frame.top + y0 * frame.scale, y1 = frame.top + y1 * frame.scale;
+    const float half = draw_clamp(width * frame.scale / 2, 0.5f, 1e4f), dx = x1 - x0, dy = y1 - y0;
+    const float square = dx * dx + dy * dy > 1e-6f ? dx * dx + dy * dy : 1e-6f;
+    const float left = draw_clamp((x0 < x1 ? x0 : x1) - half - 1, 0, (float)frame.width);
+    const float right = draw_clamp((x0 < x1 ? x1 : x0) + half + 1, 0, (float)frame.width);
+    const float top = draw_clamp((y0 < y1 ? y0 : y1) - half - 1, 0, (float)frame.height);
+    const float bottom = draw_clamp((y0 < y1 ? y1 : y0) + half + 1, 0, (float)frame.height);
+    for (int j = (int)top; (float)j < bottom; j++)
+        for (int i = (int)left; (float)i < right; i++) {
+            const float x = (float)i + 0.5f - x0, y = (float)j + 0.5f - y0;
+            const float along = draw_clamp((x * dx + y * dy) / square, 0, 1);
+            const float away_x = x - along * dx, away_y = y - along * dy;
+            const float inside = half + 0.5f - sqrtf(away_x * away_x + away_y * away_y);
+            if (inside > 0) draw_pixel(frame, i, j, color, inside < 1 ? inside : 1);
         }
 }
 
