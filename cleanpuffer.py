@@ -13,7 +13,7 @@ The map, in the order data moves:
     advantages_reference        value targets and policy advantages: GAE with V-trace's weights
     Trainer.rollout             environment rows -> segments [segments, horizon, …]
     Trainer.update, gradients   segments -> minibatches -> gradients -> weights
-    Scores, Run                 what is written: the score, metrics, checkpoints (trackers.py shows it)
+    Run                         what is written: metrics, checkpoints (trackers.py keeps the score, shows it)
     train                       the loop: rollout, update, log, checkpoint
     play                        playing without learning
     parse_arguments, main       the command line
@@ -53,12 +53,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
 import build
 import envs
+import policies
 import trackers
-from trackers import say
+from trackers import Scores, say, to_json, write_atomic
 
 gc.freeze()
 gc.enable()
@@ -112,6 +114,8 @@ class Args:
     prio_alpha: float = 0.8  # segments are drawn by their sum of |advantage| to this power; 0 is uniformly
     prio_beta0: float = 0.2  # exponent of the weights that correct for it, at the start; it rises to 1
 
+    normalize_observations: bool = False  # float observations to mean 0 and variance 1 over the run
+    normalize_returns: bool = False  # divide rewards by the standard deviation of their discounted sums
     hidden_size: int | Literal["auto"] = "auto"  # width of the network
     recurrent: Literal["lstm", "none"] = "lstm"  # what carries memory from step to step
     state_reset: float = 0.02  # share of segments that begin with a zero LSTM state, as a fresh agent does
@@ -135,7 +139,7 @@ LIMITS = {  # lowest and highest value
     (1, 1024): "num_threads env_threads groups",
 }
 # A checkpoint fixes these; everything else may be changed when a run is resumed.
-LAYOUT = ("env", "env_config", "num_envs", "hidden_size", "recurrent", "optimizer")
+LAYOUT = ("env", "env_config", "num_envs", "hidden_size", "recurrent", "optimizer", "normalize_observations")
 
 
 class UsageError(Exception):
@@ -147,24 +151,32 @@ class Diverged(Exception):
 
 
 class Policy(nn.Module):
-    """Linear encoder, LSTM (or a second linear layer), and heads for discrete actions and the value.
+    """Encoder, LSTM (or a second linear layer), and heads for the actions and the value.
 
     `step` plays, with the LSTM as a cell; `forward` trains on whole segments, with the fused LSTM on the same
-    weights. Both give the same numbers, to rounding.
+    weights. Both give the same numbers, to rounding. What they give for the actions, `outputs`, are logits of
+    discrete ones, and means of continuous ones, which are normal with a standard deviation of their own.
     """
 
-    def __init__(self, observation_space: Any, action_space: Any, hidden_size: int, recurrent: str):
+    def __init__(self, observation_space: Any, action_space: Any, hidden_size: int, recurrent: str,
+                 action_mask: slice | None = None, normalize: bool = False):
         super().__init__()
-        if not hasattr(action_space, "n"):
-            raise UsageError(f"--env: its actions are {action_space}; only discrete ones can be learned")
-        self.hidden_size, self.num_actions = hidden_size, int(action_space.n)
-        # Integers become numbers of the order of one; floats are taken as they come.
+        self.continuous, self.action_mask = isinstance(action_space, Box), action_mask
+        if not isinstance(action_space, Box | Discrete):
+            raise UsageError(f"--env: its actions are {action_space}; Discrete and Box can be learned")
+        self.hidden_size, self.shape = hidden_size, observation_space.shape
+        self.action_shape = tuple(action_space.shape)
+        self.outputs = math.prod(self.action_shape) if self.continuous else int(action_space.n)
+        # Integers become numbers of the order of one; floats are taken as they come, or normalised.
         integers = np.issubdtype(observation_space.dtype, np.integer)
         self.scale = 1 / float(np.max(observation_space.high)) if integers else 1.0
-        self.encoder = nn.Linear(math.prod(observation_space.shape), hidden_size)
+        self.normalizer = policies.Normalizer(self.shape) if normalize and not integers else None
+        is_image = policies.Convolution.fits(self.shape)
+        self.encoder = (policies.Convolution(self.shape, hidden_size) if is_image
+                        else nn.Linear(math.prod(self.shape), hidden_size))
         self.lstm = nn.LSTM(hidden_size, hidden_size, batch_first=True) if recurrent == "lstm" else None
         self.hidden = nn.Linear(hidden_size, hidden_size) if recurrent == "none" else None
-        self.actor = nn.Linear(hidden_size, self.num_actions)
+        self.actor = nn.Linear(hidden_size, self.outputs)
         self.critic = nn.Linear(hidden_size, 1)
         gains = {"actor": 0.01, "critic": 1.0, "lstm": 1.0}  # actions are nearly uniform at first
         for name, parameter in self.named_parameters():
@@ -175,32 +187,80 @@ class Policy(nn.Module):
         if self.lstm is not None:  # units that remember 1 to 128 steps (after Tallec and Ollivier 2018)
             forget = torch.empty(hidden_size).uniform_(0, math.log(128))
             self.lstm.bias_ih_l0.data[:2 * hidden_size] = torch.cat([-forget, forget])  # input, forget gate
+        if self.continuous:  # outputs of -1 and 1 are the ends of a bounded action
+            self.log_std = nn.Parameter(torch.zeros(self.outputs))
+            self.low, self.high = (torch.from_numpy(x).float() for x in (action_space.low, action_space.high))
+            bounded = self.low.isfinite() & self.high.isfinite()
+            self.middle = torch.where(bounded, (self.low + self.high) / 2, 0.0)
+            self.half = torch.where(bounded, (self.high - self.low) / 2, 1.0)
 
     def initial_state(self, rows: int) -> State:
-        zeros = torch.zeros(2, rows, self.hidden_size, device=self.encoder.weight.device)
+        zeros = torch.zeros(2, rows, self.hidden_size, device=self.critic.weight.device)
         return zeros[0], zeros[1]
 
     def encode(self, observations: Tensor) -> Tensor:
+        """Observations [..., *shape] to [..., hidden]."""
         x = observations.float()
-        return torch.relu(self.encoder(x * self.scale if self.scale != 1 else x))
+        x = x * self.scale if self.scale != 1 else x
+        x = x if self.normalizer is None else self.normalizer(x)
+        if isinstance(self.encoder, nn.Linear):
+            return torch.relu(self.encoder(x.flatten(-len(self.shape))))
+        return torch.relu(self.encoder(x.flatten(0, -4))).unflatten(0, x.shape[:-3])
 
-    def heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.actor(x), self.critic(x).squeeze(-1)
+    def heads(self, x: Tensor, observations: Tensor) -> tuple[Tensor, Tensor]:
+        outputs, values = self.actor(x), self.critic(x).squeeze(-1)
+        if self.action_mask is not None:  # these observations say which actions are legal
+            illegal = observations.flatten(-len(self.shape))[..., self.action_mask] == 0
+            outputs = outputs.masked_fill(illegal, -1e9)
+        return outputs, values
 
     def step(self, observations: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """Observations [rows, …] to logits [rows, actions], values [rows] and the next state."""
-        x = self.encode(observations.flatten(1))  # [rows, hidden]
+        """Observations [rows, …] to outputs [rows, outputs], values [rows] and the next state."""
+        x = self.encode(observations)  # [rows, hidden]
         if self.lstm is None:
-            return *self.heads(torch.relu(self.hidden(x))), state
+            return *self.heads(torch.relu(self.hidden(x)), observations), state
         state = torch.lstm_cell(x, state, *self.lstm.all_weights[0])
-        return *self.heads(state[0]), state
+        return *self.heads(state[0], observations), state
 
     def forward(self, observations: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        """Observations [segments, horizon, …] and the states they began with to logits and values."""
-        x = self.encode(observations.flatten(2))  # [segments, horizon, hidden]
+        """Observations [segments, horizon, …] and the states they began with to outputs and values."""
+        x = self.encode(observations)  # [segments, horizon, hidden]
         if self.lstm is None:
-            return self.heads(torch.relu(self.hidden(x)))
-        return self.heads(self.lstm(x, (state[0].unsqueeze(0), state[1].unsqueeze(0)))[0])
+            return self.heads(torch.relu(self.hidden(x)), observations)
+        x = self.lstm(x, (state[0].unsqueeze(0), state[1].unsqueeze(0)))[0]
+        return self.heads(x, observations)
+
+    def noise(self, *shape: int, generator: torch.Generator) -> Tensor:
+        """What `draw` needs for actions of this shape: [*shape, outputs], normal or Gumbel's."""
+        noise = torch.empty(*shape, self.outputs, device=generator.device)
+        if self.continuous:
+            return noise.normal_(generator=generator)
+        return noise.exponential_(generator=generator).log_().neg_()
+
+    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
+        """Random actions: [...] discrete, as argmax(logits + Gumbel noise) draws from softmax(logits), or
+        [..., outputs] continuous, in units of their bounds and before they are cut there."""
+        return outputs + self.log_std.exp() * noise if self.continuous else (outputs + noise).argmax(-1)
+
+    def actions(self, drawn: Tensor) -> np.ndarray:
+        """What was drawn, as the environment takes it."""
+        if not self.continuous:
+            return drawn.cpu().numpy()
+        drawn = drawn.detach().cpu().unflatten(-1, self.action_shape)
+        return (self.middle + self.half * drawn).clamp(self.low, self.high).numpy()
+
+    def logprobs(self, outputs: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities [...] of what was drawn, and entropies [...].
+
+        Cutting an action at its bounds is the environment's business: the density of what was drawn is exact.
+        """
+        if not self.continuous:
+            logprobs = outputs.log_softmax(-1)
+            return logprobs.gather(-1, drawn.unsqueeze(-1)).squeeze(-1), -(logprobs.exp() * logprobs).sum(-1)
+        deviations = (drawn - outputs) * (-self.log_std).exp()
+        constant = 0.5 * math.log(2 * math.pi) + self.log_std
+        logprobs = -(0.5 * deviations**2 + constant).sum(-1)
+        return logprobs, (0.5 + constant).sum().expand_as(logprobs)
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
@@ -360,13 +420,16 @@ class Segments:
     A segment may cross episode ends. It keeps the LSTM state it began with: `h` and `c` [segments, hidden].
     """
 
-    def __init__(self, segments: int, horizon: int, observation_space: Any, hidden: int, device: Any):
+    def __init__(self, segments: int, horizon: int, observation_space: Any, policy: Policy, device: Any):
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
         dtype = getattr(torch, np.dtype(observation_space.dtype).name)
         self.observations = zeros(segments, horizon, *observation_space.shape, dtype=dtype)
-        self.actions = zeros(segments, horizon, dtype=torch.int64)
+        if policy.continuous:
+            self.actions = zeros(segments, horizon, policy.outputs)
+        else:
+            self.actions = zeros(segments, horizon, dtype=torch.int64)
         self.rewards = zeros(segments, horizon)
         self.terminals = zeros(segments, horizon, dtype=torch.uint8)
         self.truncations = zeros(segments, horizon, dtype=torch.uint8)
@@ -374,10 +437,16 @@ class Segments:
         self.logprobs = zeros(segments, horizon)  # of the rollout
         self.values = zeros(segments, horizon)  # by the newest weights that saw them
         self.ratios = zeros(segments, horizon)  # of the newest weights' probabilities to the rollout's
-        self.h, self.c = zeros(segments, hidden), zeros(segments, hidden)
+        self.valid = zeros(segments, horizon)  # 0 where an environment ignored the action, to reset itself
+        self.h, self.c = zeros(segments, policy.hidden_size), zeros(segments, policy.hidden_size)
 
     def nbytes(self) -> int:
         return sum(x.nbytes for x in vars(self).values())
+
+
+def make_policy(args: Args, env: Any) -> Policy:
+    return Policy(env.single_observation_space, env.single_action_space, args.hidden_size, args.recurrent,
+                  env.action_mask, args.normalize_observations)
 
 
 class Trainer:
@@ -394,19 +463,21 @@ class Trainer:
         self.shard = 2**40 if on_gpu else max(1, 2048 // args.horizon)  # segments that stay in a core's cache
         self.env = env = envs.make(args.env, args.num_envs, args.seed, args.env_threads, args.groups,
                                    args.env_config, pin_memory=on_gpu)
-        spaces = env.single_observation_space, env.single_action_space
         torch.manual_seed(args.seed)
-        self.policy = Policy(*spaces, args.hidden_size, args.recurrent).to(self.device)
+        self.policy = make_policy(args, env).to(self.device)
         self.parameters = list(self.policy.parameters())
         adam = {"adam": args.optimizer == "adam"}
         self.optimizer = Muon(self.parameters, args.learning_rate, args.beta1, args.beta2, args.eps, **adam)
-        self.segments = Segments(env.num_envs, args.horizon, spaces[0], args.hidden_size, self.device)
+        space = env.single_observation_space
+        self.segments = Segments(env.num_envs, args.horizon, space, self.policy, self.device)
         self.batch = env.num_envs * args.horizon
         self.advantages = advantages_reference if on_gpu else load_advantages_kernel()
         self.generator = torch.Generator(self.device).manual_seed(args.seed)  # of actions and minibatches
         self.profile = Profile()
         self.steps = self.updates = 0
         self.losses = torch.zeros(len(trackers.LOSSES))
+        self.returns = torch.zeros(env.num_envs, device=self.device)  # discounted sums of the rewards so far
+        self.return_normalizer = policies.Normalizer().to(self.device)
         env.reset()
         self.state = self.policy.initial_state(env.num_envs)
 
@@ -421,37 +492,46 @@ class Trainer:
 
     def collect(self) -> None:
         """Plays one segment on every row."""
-        s, rows, actions = self.segments, self.env.num_envs, self.policy.num_actions
+        s, rows, horizon, generator = self.segments, self.env.num_envs, self.args.horizon, self.generator
         # A state that is only ever carried drifts to where a fresh agent, which starts at zero, never gets.
-        keep = torch.rand(rows, 1, device=self.device, generator=self.generator) >= self.args.state_reset
+        keep = torch.rand(rows, 1, device=self.device, generator=generator) >= self.args.state_reset
         s.h, s.c = self.state[0] * keep, self.state[1] * keep
-        noise = torch.empty(self.args.horizon, rows, actions, device=self.device)
-        noise = noise.exponential_(generator=self.generator).log_().neg_()  # Gumbel
+        s.valid.fill_(1)
+        noise = self.policy.noise(horizon, rows, generator=generator)
         self.parallel(lambda group: self.rollout(group, noise), range(self.args.groups))
+        if self.args.normalize_returns:
+            self.scale_rewards()
+
+    def scale_rewards(self) -> None:
+        """Divides rewards by the standard deviation of their discounted sums, over all of the run."""
+        s, sums = self.segments, []
+        for rewards, done in zip(s.rewards.unbind(1), (s.terminals | s.truncations).unbind(1), strict=True):
+            sums.append(self.returns * self.args.gamma + rewards)
+            self.returns = sums[-1] * (1 - done)
+        self.return_normalizer.update(torch.stack(sums))
+        s.rewards /= self.return_normalizer.scale()
 
     @torch.inference_mode()
     def rollout(self, group: int, noise: Tensor) -> None:
-        """Plays one segment on every row of a group, straight into the segments.
-
-        `noise` is Gumbel's [horizon, rows, actions]: argmax(logits + noise) is a draw from softmax(logits).
-        """
+        """Plays one segment on every row of a group, straight into the segments, with `noise` from the policy
+        [horizon, rows, outputs]."""
         began, profile = time.perf_counter(), Profile()
         env, policy, s, horizon, device = self.env, self.policy, self.segments, self.args.horizon, self.device
         rows = env.rows(group)
         state = s.h[rows], s.c[rows]
         observations = torch.from_numpy(env.observations[rows]).to(device)
-        all_logits = []
+        all_outputs = []
         cuts = []  # of every truncated episode: where it is, its last observation, the LSTM state there
         for t in range(horizon):
             with profile("rollout forward"):
-                logits, values, state = policy.step(observations, state)
-                actions = (logits + noise[t, rows]).argmax(-1)
-                all_logits.append(logits)
+                outputs, values, state = policy.step(observations, state)
+                drawn = policy.draw(outputs, noise[t, rows])
+                all_outputs.append(outputs)
             with profile("rollout copy"):
                 s.observations[rows, t] = observations
-                s.actions[rows, t] = actions
+                s.actions[rows, t] = drawn
                 s.values[rows, t] = values
-                actions = actions.cpu().numpy()
+                actions = policy.actions(drawn)
             with profile("rollout environment"):
                 observations, rewards, terminals, truncations, infos = env.step(actions, group)
             with profile("rollout copy"):
@@ -459,6 +539,8 @@ class Trainer:
                 s.rewards[rows, t] = torch.from_numpy(rewards).to(device, non_blocking=True)
                 s.terminals[rows, t] = torch.from_numpy(terminals).to(device, non_blocking=True)
                 s.truncations[rows, t] = torch.from_numpy(truncations).to(device, non_blocking=True)
+                if "_ignored" in infos:
+                    s.valid[rows, t] = 1 - torch.from_numpy(infos["_ignored"]).float().to(device)
                 if "final_obs" in infos:
                     index = np.flatnonzero(infos["_final_obs"])
                     last = torch.from_numpy(infos["final_obs"][index]).to(device)
@@ -466,8 +548,7 @@ class Trainer:
                     times = torch.full_like(index, t)
                     cuts.append((index + rows.start, times, last, state[0][index], state[1][index]))
         with profile("rollout forward"):
-            logprobs = torch.stack(all_logits, 1).log_softmax(-1)  # [rows, horizon, actions], all at once
-            s.logprobs[rows] = logprobs.gather(-1, s.actions[rows].unsqueeze(-1)).squeeze(-1)
+            s.logprobs[rows] = policy.logprobs(torch.stack(all_outputs, 1), s.actions[rows])[0]  # all at once
             s.bootstraps[rows, -1] = policy.step(observations, state)[1]
             if cuts:
                 index, times, last, h, c = (torch.cat(part) for part in zip(*cuts, strict=True))
@@ -517,6 +598,8 @@ class Trainer:
                     s.values[index[i]], s.ratios[index[i]] = values, ratios
                     losses[:-1] += stats
                 losses[-1] += norm
+        if self.policy.normalizer is not None:  # after the update, so that its ratios begin with 1
+            self.policy.normalizer.update(s.observations)
         self.losses = losses / minibatches
         self.updates += 1
         self.steps += self.batch  # after it, so that the first update has the whole learning rate
@@ -532,12 +615,11 @@ class Trainer:
         args, s, profile = self.args, self.segments, Profile()
         with profile("update copy"):
             observations, actions, old_logprobs = s.observations[index], s.actions[index], s.logprobs[index]
-            old_values, state = self.old_values[index], (s.h[index], s.c[index])
+            old_values, state, valid = self.old_values[index], (s.h[index], s.c[index]), s.valid[index]
         with profile("update forward"):
-            logits, values = self.policy(observations, state)
-            logprobs = logits.log_softmax(-1)  # [segments, horizon, actions]
-            entropy = -(logprobs.exp() * logprobs).sum(-1)
-            logratio = logprobs.gather(-1, actions.unsqueeze(-1)).squeeze(-1) - old_logprobs
+            outputs, values = self.policy(observations, state)
+            logprobs, entropy = self.policy.logprobs(outputs, actions)  # [segments, horizon]
+            logratio = logprobs - old_logprobs
             ratio = logratio.exp()
             clipped = ratio.clamp(1 - args.clip_coef, 1 + args.clip_coef)
             policy_loss = -torch.min(advantages * ratio, advantages * clipped)
@@ -546,7 +628,8 @@ class Trainer:
                 near = old_values + (values - old_values).clamp(-args.vf_clip_coef, args.vf_clip_coef)
                 value_loss = torch.max(value_loss, (near - targets) ** 2)
             value_loss = 0.5 * value_loss
-            loss = (policy_loss + args.vf_coef * value_loss - args.ent_coef * entropy).sum() / samples
+            loss = policy_loss + args.vf_coef * value_loss - args.ent_coef * entropy
+            loss = (loss * valid).sum() / samples
         with profile("update backward"):
             gradients = torch.autograd.grad(loss, self.parameters)
         with profile("update other"), torch.no_grad():
@@ -574,6 +657,7 @@ class Trainer:
             "updates": self.updates,
             "generators": [torch.get_rng_state(), self.generator.get_state()],
             "lstm": self.state,
+            "returns": [self.returns, self.return_normalizer.state_dict()],
             "environment": {name: torch.from_numpy(array) for name, array in self.env.save().items()},
         }
 
@@ -583,60 +667,16 @@ class Trainer:
             if value != (own := getattr(self.args, name)):
                 raise UsageError(f"--resume: its checkpoint has {name} {value}, and cannot go on with {own}")
         load_policy(self.policy, saved["policy"], "--resume: its checkpoint")
-        self.env.load({name: tensor.numpy() for name, tensor in saved["environment"].items()})
+        if saved["environment"]:  # those of others cannot be saved, and begin new episodes
+            self.env.load({name: tensor.numpy() for name, tensor in saved["environment"].items()})
         self.optimizer.load_state_dict(saved["optimizer"])
+        self.returns.copy_(saved["returns"][0])
+        self.return_normalizer.load_state_dict(saved["returns"][1])
         torch.set_rng_state(saved["generators"][0])
         self.generator.set_state(saved["generators"][1])
         for own, state in zip(self.state, saved["lstm"], strict=True):
             own.copy_(state)
         self.steps, self.updates = saved["steps"], saved["updates"]
-
-
-class Scores:
-    """The score: mean over the episodes finished since the last line of metrics.jsonl, extended back by whole
-    reports of the environment to at least 100 episodes."""
-
-    ENOUGH = 100
-
-    def __init__(self):
-        self.reports: list[dict[str, float]] = []  # what VecEnv.log gave, newest last
-        self.since_line = 0  # how many of them came after the last line
-
-    def add(self, report: dict[str, float]) -> None:
-        if report["n"]:
-            self.reports.append(report)
-            self.since_line += 1
-
-    def means(self) -> dict[str, Any]:
-        """`score` (None before the first episode), `episodes`, and what else the environment reports."""
-        first, episodes = len(self.reports), 0
-        while first > 0 and (first > len(self.reports) - self.since_line or episodes < self.ENOUGH):
-            first -= 1
-            episodes += self.reports[first]["n"]
-        self.reports = self.reports[first:]  # no later window reaches further back
-        fields = [field for field in self.reports[0] if field != "n"] if self.reports else []
-        means = {k: sum(report[k] * report["n"] for report in self.reports) / episodes for k in fields}
-        return {"score": means.get("score"), "episodes": int(episodes)} | means
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes the file whole or not at all: a crash or a full disk leaves the old one."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def to_json(record: dict[str, Any]) -> bytes:
-    """A line of JSON, with null for what is not finite."""
-    record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-    return json.dumps(record, allow_nan=False).encode() + b"\n"
 
 
 def load_tensors(path: Path) -> Any:
@@ -805,7 +845,7 @@ def play(args: Args) -> int:
     episodes = args.episodes or (100 if args.eval else 1 if args.gif else None)
     model = Path(args.eval or args.watch or args.run_dir) / "model.pt"
     env = envs.make(args.env, min(episodes, 64) if args.eval else 1, args.seed, config=args.env_config)
-    policy = Policy(env.single_observation_space, env.single_action_space, args.hidden_size, args.recurrent)
+    policy = make_policy(args, env)
     load_policy(policy, load_tensors(model), str(model))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # to leave the terminal as it was
     try:
@@ -922,18 +962,18 @@ def choose_sizes(args: Args) -> None:
     devices = ["cpu", *["cuda"][:gpus], *(f"cuda:{i}" for i in range(gpus))]
     if args.device not in devices:
         raise UsageError(f"--device: {args.device} is not there; this machine has {', '.join(devices)}")
+    try:
+        args.env_config, agents = envs.resolve(args.env, args.env_config)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"--env-config: {str(error).removeprefix('config ')}") from None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     auto = {"num_threads": max(cores, args.env_threads), "hidden_size": 128 if on_gpu else 32,
-            "num_envs": 4096 if on_gpu else 256}
+            "num_envs": max(1, (4096 if on_gpu else 256) // agents)}
     for name, value in auto.items():
         if getattr(args, name) == "auto":
             setattr(args, name, value)
     if args.env_threads > args.num_threads:
         raise UsageError(f"--env-threads: {args.env_threads} is more than --num-threads {args.num_threads}")
-    try:
-        args.env_config, agents = envs.resolve(args.env, args.env_config)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"--env-config: {str(error).removeprefix('config ')}") from None
     rows = args.num_envs * agents
     batch = rows * args.horizon
     if args.groups == "auto":  # on a processor, parts that stay in a core's cache
@@ -949,7 +989,7 @@ def choose_sizes(args: Args) -> None:
     spec = envs.spec(args.env)
     space, actions = spec.observation_space(args.env_config), spec.action_space(args.env_config)
     needed = batch * (space.dtype.itemsize * math.prod(space.shape) + 38)  # experience
-    needed += batch * 16 * int(getattr(actions, "n", 1))  # noise and logits
+    needed += batch * 16 * int(getattr(actions, "n", math.prod(actions.shape)))  # noise and outputs
     needed += args.hidden_size * (16 * rows + 128 * args.hidden_size)  # states; weights, momenta
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory:

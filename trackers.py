@@ -6,6 +6,7 @@ A tracker is made with the run's settings, gets every record of metrics.jsonl, a
 """
 
 import json
+import math
 import os
 import re
 import resource
@@ -20,6 +21,33 @@ from typing import Any
 import torch
 
 LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "grad_norm")
+
+
+class Scores:
+    """The score: mean over the episodes finished since the last line of metrics.jsonl, extended back by whole
+    reports of the environment to at least 100 episodes."""
+
+    ENOUGH = 100
+
+    def __init__(self):
+        self.reports: list[dict[str, float]] = []  # what VecEnv.log gave, newest last
+        self.since_line = 0  # how many of them came after the last line
+
+    def add(self, report: dict[str, float]) -> None:
+        if report["n"]:
+            self.reports.append(report)
+            self.since_line += 1
+
+    def means(self) -> dict[str, Any]:
+        """`score` (None before the first episode), `episodes`, and what else the environment reports."""
+        first, episodes = len(self.reports), 0
+        while first > 0 and (first > len(self.reports) - self.since_line or episodes < self.ENOUGH):
+            first -= 1
+            episodes += self.reports[first]["n"]
+        self.reports = self.reports[first:]  # no later window reaches further back
+        fields = [field for field in self.reports[0] if field != "n"] if self.reports else []
+        means = {k: sum(report[k] * report["n"] for report in self.reports) / episodes for k in fields}
+        return {"score": means.get("score"), "episodes": int(episodes)} | means
 
 
 def metrics_record(trainer: Any, means: dict, seconds: float, sps: float, cpu: float) -> dict[str, Any]:
@@ -38,6 +66,26 @@ def metrics_record(trainer: Any, means: dict, seconds: float, sps: float, cpu: f
     if trainer.device.type == "cuda":
         record["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
     return record
+
+
+def to_json(record: dict[str, Any]) -> bytes:
+    """A line of JSON, with null for what is not finite."""
+    record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+    return json.dumps(record, allow_nan=False).encode() + b"\n"
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes the file whole or not at all: a crash or a full disk leaves the old one."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 class Terminal:

@@ -22,16 +22,16 @@ def play(env: Any, policy: Any, seed: int) -> Iterator[np.ndarray]:
     """Plays for ever, as in training: actions drawn, LSTM states carried across episodes.
 
     env           VecEnv
-    policy        has initial_state(rows), and step(observations, state) -> logits, values, state
+    policy        has initial_state, step, noise, draw and actions, as cleanpuffer.Policy
     Yields after every step which rows [rows] ended an episode.
     """
     generator = torch.Generator().manual_seed(seed)
     observations, _ = env.reset(seed=seed)
     state = policy.initial_state(env.num_envs)
     while True:
-        logits, _, state = policy.step(torch.from_numpy(observations), state)
-        actions = torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
-        observations, _, terminals, truncations, _ = env.step(actions.numpy())
+        outputs, _, state = policy.step(torch.from_numpy(observations), state)
+        drawn = policy.draw(outputs, policy.noise(env.num_envs, generator=generator))
+        observations, _, terminals, truncations, _ = env.step(policy.actions(drawn))
         yield terminals | truncations
 
 

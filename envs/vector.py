@@ -43,8 +43,9 @@ class VecEnv(VectorEnv):
     copy          return copies instead of views, for callers that keep what they got
     pin_memory    hold observations and rewards in page-locked memory, for asynchronous copies to a GPU
 
-    Attributes: num_envs (rows), copies, agents, num_groups, config (all knobs), log_fields, Gymnasium's
-    spaces. Not for use by several threads at once, but for `step` of different groups.
+    Attributes: num_envs (rows), copies, agents, num_groups, config (all knobs), log_fields, action_mask
+    (the part of a flattened observation that says which actions are legal, or None), Gymnasium's spaces. Not
+    for use by several threads at once, but for `step` of different groups.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"]}  # noqa: RUF012
@@ -78,6 +79,8 @@ class VecEnv(VectorEnv):
         self.single_action_space = spec.action_space(self.config)
         self.observation_space = batch_space(space, rows)
         self.action_space = batch_space(self.single_action_space, rows)
+        mask = getattr(spec, "action_mask", None)
+        self.action_mask = mask(self.config) if mask else None
         row_bytes = self._lib.vec_observation_bytes(c_config)
         if not isinstance(space, Box) or math.prod(space.shape) * space.dtype.itemsize != row_bytes:
             raise ValueError(

@@ -196,8 +196,8 @@ def test_ratios_are_one_before_the_first_step(env, recurrent):
         trainer.collect()
         s = trainer.segments
         with torch.no_grad():
-            logits, values = trainer.policy(s.observations, (s.h, s.c))
-        logprobs = logits.log_softmax(-1).gather(-1, s.actions.unsqueeze(-1)).squeeze(-1)
+            outputs, values = trainer.policy(s.observations, (s.h, s.c))
+            logprobs, _ = trainer.policy.logprobs(outputs, s.actions)
         assert ((logprobs - s.logprobs).exp() - 1).abs().max() < 1e-5
         torch.testing.assert_close(values, s.values, rtol=1e-4, atol=1e-5)
         trainer.update()
