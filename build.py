@@ -49,11 +49,11 @@ typedef ... Vec;
 int vec_agents(const Config *config);
 int vec_observation_bytes(const Config *config);
 Vec *vec_create(int num_envs, const Config *config, Rows rows, size_t observation_bytes, int actions,
-                const int64_t *choices);
+                int continuous, const void *bounds);
 void vec_close(Vec *vec);
 void vec_seed(Vec *vec, uint64_t seed);
 void vec_reset(Vec *vec, int start, int end);
-int vec_bad_action(const Vec *vec, int start, int end);
+int vec_bad_actions(const Vec *vec, int start, int end);
 int vec_step(Vec *vec, int start, int end);
 void vec_log(Vec *vec, int start, int end, double *sums);
 void vec_render(const Vec *vec, int copy, uint8_t *pixels, int width, int height);

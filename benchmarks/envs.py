@@ -60,7 +60,7 @@ class Player:
         self.env = envs.make(name, copies, config=config)
         self.env.reset(seed=0)
         self.env.action_space.seed(0)
-        self.actions = [self.env.action_space.sample().astype(np.int64) for _ in range(256)]
+        self.actions = [self.env.action_space.sample() for _ in range(256)]
         self.speed(0.1)  # warms up, and takes episodes out of step
 
     def speed(self, seconds: float) -> float:

@@ -13,6 +13,7 @@ config = {  # default, lowest, highest
     "ball_spin": (0.6, 0.0, 4.0),
     "ball_max_spin": (2.4, 0.1, 4.0),
     "hit_reward": (0.1, 0.0, 1.0),
+    "continuous": (0, 0, 1),
 }
 
 
@@ -20,8 +21,16 @@ def observation_space(config: dict) -> Box:
     return Box(-1, 1, (8,), np.float32)
 
 
-def action_space(config: dict) -> Discrete:
-    return Discrete(3)
+def action_space(config: dict) -> Discrete | Box:
+    return Box(-1, 1, (1,), np.float32) if config["continuous"] else Discrete(3)
+
+
+def keys(config: dict) -> dict[str, int | float]:
+    """What the keyboard does in hand play; with no key pressed, `idle`."""
+    return {"up": -1.0, "down": 1.0} if config["continuous"] else {"up": 1, "down": 2}
+
+
+idle = 0
 
 
 train = {"total_timesteps": 3_000_000}

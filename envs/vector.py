@@ -86,7 +86,7 @@ class VecEnv(VectorEnv):
             raise ValueError(
                 f"envs/{name}.py declares observations {space}; ocean_c/{name}.h has {row_bytes} bytes a row"
             )
-        choices, shape = action_choices(self.single_action_space)
+        self._bounds, shape = action_bounds(self.single_action_space)
 
         def array(row: tuple[int, ...], dtype: Any) -> np.ndarray:
             if not pin_memory:
@@ -99,7 +99,7 @@ class VecEnv(VectorEnv):
 
         self.observations = array(space.shape, space.dtype)
         self.final_observations = array(space.shape, space.dtype)
-        self.actions = np.zeros((rows, *shape), np.int64)
+        self.actions = np.zeros((rows, *shape), self._bounds.dtype)
         self.rewards = array((), np.float32)
         self.terminals = np.zeros(rows, np.bool_)  # C writes bytes 0 and 1
         self.truncations = np.zeros(rows, np.bool_)
@@ -113,9 +113,10 @@ class VecEnv(VectorEnv):
         c_rows.rewards = pointer("float[]", self.rewards)
         c_rows.terminals = pointer("uint8_t[]", self.terminals)
         c_rows.truncations = pointer("uint8_t[]", self.truncations)
-        self._choices = np.asarray(choices, np.int64)
-        c_choices = pointer("int64_t[]", self._choices)
-        self._vec = self._lib.vec_create(num_envs, c_config, c_rows, row_bytes, len(choices), c_choices)
+        continuous, bounds = self.actions.dtype.kind == "f", pointer(self._bounds)
+        self._vec = self._lib.vec_create(
+            num_envs, c_config, c_rows, row_bytes, self._bounds[0].size, continuous, bounds
+        )
         if not self._vec:
             raise MemoryError(f"no memory for num_envs={num_envs} copies of {name}")
         self._workers: list[Workers] = []  # one, started when first needed
@@ -160,8 +161,9 @@ class VecEnv(VectorEnv):
         return (self.observations.copy() if self.copy else self.observations), {}
 
     def step(self, actions: np.ndarray, group: int | None = None) -> Step:
-        """Takes actions [rows, …] of any integer type; gives observations, rewards, terminals, truncations,
-        infos.
+        """Takes actions [rows, …]; gives observations, rewards, terminals, truncations, infos.
+
+        actions       of any integer type, for a Box of any float type
 
         group         step its rows only; several threads may step a group each
         Raises ValueError or TypeError for a wrong shape, type or value; then no copy has moved.
@@ -195,20 +197,22 @@ class VecEnv(VectorEnv):
         return self._result(self._views[group], job.wait())
 
     def _write_actions(self, actions: np.ndarray, view: tuple) -> None:
-        start, end, _, target = view[:4]
+        start, end, rows, target = view[:4]
         try:
             actions = np.asarray(actions)
         except ValueError as error:
             raise ValueError(f"actions: {error}") from None
         if actions.shape != target.shape:
             raise ValueError(f"actions: shape {actions.shape}, but {self.name} takes {target.shape}")
-        if actions.dtype.kind not in "iu":
-            raise TypeError(f"actions: dtype {actions.dtype}, but {self.name} takes integers")
+        kinds, wanted = ("f", "floats") if target.dtype.kind == "f" else ("iu", "integers")
+        if actions.dtype.kind not in kinds:
+            raise TypeError(f"actions: dtype {actions.dtype}, but {self.name} takes {wanted}")
         if not self._seeded:
             raise RuntimeError("step: call reset first")
         target[...] = actions  # unsigned values beyond int64 turn negative
-        row = self._lib.vec_bad_action(self._vec, start, end)
-        if row >= 0:
+        if self._lib.vec_bad_actions(self._vec, start, end):
+            inside = (target >= self._bounds[0]) & (target <= self._bounds[1])
+            row = rows.start + int(inside.reshape(len(target), -1).all(1).argmin())
             raise ValueError(
                 f"actions: {self.actions[row]} in row {row} is not in {self.single_action_space}"
             )
@@ -399,10 +403,15 @@ def resolve(name: str, given: dict[str, Any]) -> tuple[dict[str, Any], int]:
     return config, lib.vec_agents(c_config)
 
 
-def action_choices(space: Any) -> tuple[list[int], tuple[int, ...]]:
-    """How many values each integer of an action row can take, and the shape of a row."""
+def action_bounds(space: Any) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Lowest and highest finite value [2, …] of each number of an action row, in C's type; a row's shape."""
     if isinstance(space, Discrete) and space.start == 0:
-        return [int(space.n)], ()
+        return np.array([0, space.n - 1], np.int64), ()
     if isinstance(space, MultiDiscrete) and not space.start.any() and space.nvec.ndim == 1:
-        return space.nvec.tolist(), space.shape
-    raise ValueError(f"action space {space}: C environments take Discrete or MultiDiscrete, counted from 0")
+        return np.stack([np.zeros_like(space.nvec), space.nvec - 1]).astype(np.int64), space.shape
+    if isinstance(space, Box) and space.dtype == np.float32:
+        largest = np.finfo(np.float32).max
+        return np.clip([space.low, space.high], -largest, largest), space.shape
+    raise ValueError(
+        f"action space {space}: C environments take Discrete or MultiDiscrete, counted from 0, or float32 Box"
+    )

@@ -10,7 +10,7 @@
 // type is whatever its Python file declares.
 typedef struct Rows {
     void *observations;
-    const void *actions; // int64_t
+    const void *actions; // int64_t, or float where the action space is a Box
     float *rewards;
     uint8_t *terminals;       // 1 at a true end of an episode
     uint8_t *truncations;     // 1 at a cut; never both

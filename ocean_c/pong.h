@@ -4,7 +4,9 @@
 // 120 units, y points down, the agent plays on the right.
 //
 // Observation  8 floats in [-1, 1]: paddles of agent and opponent, ball x, y, its velocity x, y, both scores.
-// Actions      0 stay, 1 up, 2 down, held for `frameskip` frames.
+// Actions      0 stay, 1 up, 2 down, held for `frameskip` frames; with `continuous` a float from -1, up at
+// full
+//              speed, to 1, down.
 // Reward       1 for a point won, -1 for one lost, hit_reward for returning the ball.
 // Episode      ends when one side has max_score points; is cut after max_steps.
 // Score        points won minus points lost; perf is that from 0 (lost to nil) to 1 (won to nil).
@@ -29,6 +31,7 @@ typedef struct PongConfig {
     float ball_spin;     // vertical speed that the agent's moving paddle adds
     float ball_max_spin; // most vertical speed the ball can have
     float hit_reward;
+    int continuous; // whether actions are floats
 } PongConfig;
 
 typedef struct PongLog {
@@ -142,9 +145,15 @@ static inline float pong_frame(Pong *pong, const PongConfig *config, float agent
     return agents_side ? -1 : 1;
 }
 
-static inline void pong_step(Pong *pong, const PongConfig *config, Rows rows) {
+// What the action asks for: -1 up, 1 down.
+static inline float pong_action(const PongConfig *config, Rows rows) {
+    if (config->continuous) return *(const float *)rows.actions;
     const int64_t action = *(const int64_t *)rows.actions;
-    const float motion = (float)((action == 2) - (action == 1)) * config->paddle_speed;
+    return (float)((action == 2) - (action == 1));
+}
+
+static inline void pong_step(Pong *pong, const PongConfig *config, Rows rows) {
+    const float motion = pong_action(config, rows) * config->paddle_speed;
     const int points = pong->agent_score + pong->opponent_score;
     float reward = 0;
     for (int frame = 0; frame < config->frameskip; frame++) {

@@ -17,8 +17,9 @@ typedef struct Vec {
     Rows rows;                // the first row's pointers; the memory belongs to the caller
     size_t observation_bytes; // bytes of one observation row
     size_t action_bytes;      // bytes of one action row
-    int actions;              // integers in one action row
-    const int64_t *choices;   // [actions] how many values each of them can take
+    int actions;              // numbers in one action row
+    int continuous;           // whether they are floats, else int64_t
+    const void *bounds;       // of their type: [2][actions], the lowest and the highest value of each
     int agents;               // rows a copy owns
     int num_envs;
 } Vec;
@@ -39,9 +40,9 @@ static Rows vec_rows(const Vec *vec, int copy) {
 static int vec_agents(const Config *config) { return env_agents(config); }
 static int vec_observation_bytes(const Config *config) { return env_observation_bytes(config); }
 
-// NULL when memory is out. `choices` and the rows stay the caller's and must outlive the vector.
+// NULL when memory is out. `bounds` and the rows stay the caller's and must outlive the vector.
 static Vec *vec_create(int num_envs, const Config *config, Rows rows, size_t observation_bytes, int actions,
-                       const int64_t *choices) {
+                       int continuous, const void *bounds) {
     Vec *vec = malloc(sizeof(Vec));
     State *states = calloc((size_t)num_envs, sizeof(State));
     if (!vec || !states) {
@@ -53,9 +54,10 @@ static Vec *vec_create(int num_envs, const Config *config, Rows rows, size_t obs
                  .config = *config,
                  .rows = rows,
                  .observation_bytes = observation_bytes,
-                 .action_bytes = (size_t)actions * sizeof(int64_t),
+                 .action_bytes = (size_t)actions * (continuous ? sizeof(float) : sizeof(int64_t)),
                  .actions = actions,
-                 .choices = choices,
+                 .continuous = continuous,
+                 .bounds = bounds,
                  .agents = env_agents(config),
                  .num_envs = num_envs};
     return vec;
@@ -83,19 +85,26 @@ static void vec_reset(Vec *vec, int start, int end) {
     }
 }
 
-// The first row whose action is out of range, or -1; asked before a step.
-static int vec_bad_action(const Vec *vec, int start, int end) {
-    const int64_t *actions = vec->rows.actions;
+// Whether an action is out of bounds, as a float that is not a number is; asked before a step. The loops have
+// no branch, so that the compiler checks many rows at once.
+static int vec_bad_actions(const Vec *vec, int start, int end) {
     const size_t first = (size_t)start * (size_t)vec->agents, last = (size_t)end * (size_t)vec->agents;
     const size_t n = (size_t)vec->actions;
+    int bad = 0;
     for (size_t j = 0; j < n; j++) {
-        const uint64_t choices = (uint64_t)vec->choices[j];
-        int bad = 0; // without a branch, so that the compiler checks many rows at once
-        for (size_t row = first; row < last; row++) bad |= (uint64_t)actions[row * n + j] >= choices;
-        for (size_t row = first; bad && row < last; row++)
-            if ((uint64_t)actions[row * n + j] >= choices) return (int)row;
+        if (vec->continuous) {
+            const float *actions = vec->rows.actions, *bounds = vec->bounds;
+            const float low = bounds[j], high = bounds[n + j];
+            for (size_t row = first; row < last; row++)
+                bad |= !((actions[row * n + j] >= low) & (actions[row * n + j] <= high));
+        } else {
+            const int64_t *actions = vec->rows.actions, *bounds = vec->bounds;
+            const int64_t low = bounds[j], high = bounds[n + j];
+            for (size_t row = first; row < last; row++)
+                bad |= (actions[row * n + j] < low) | (actions[row * n + j] > high);
+        }
     }
-    return -1;
+    return bad;
 }
 
 // Returns how many of the rows were truncated.

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -24,9 +25,23 @@ COPIES = 64
 FUZZ = Path(__file__).parent / "fuzz.py"
 
 
-@pytest.fixture(params=envs.names())
+KNOB = "continuous"  # its environments are tested with it, too
+VARIANTS = [*envs.names(), *(f"{name} {KNOB}" for name in envs.names() if KNOB in envs.spec(name).config)]
+
+
+@pytest.fixture(params=VARIANTS)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+def spec(name: str) -> ModuleType:
+    return envs.spec(name.split()[0])
+
+
+def made(name: str, copies: int = COPIES, config: dict | None = None, **options) -> VecEnv:
+    """An environment, here also called "pong continuous" where that knob is 1."""
+    name, *knobs = name.split()
+    return envs.make(name, copies, config=dict.fromkeys(knobs, 1) | (config or {}), **options)
 
 
 def play(env: VecEnv, steps: int, seed: int = 0) -> Iterator[tuple]:
@@ -50,7 +65,7 @@ def digests(env: VecEnv, steps: int, seed: int = 0) -> list[str]:
 
 
 def started(name: str, copies: int = COPIES, seed: int = 0, **options) -> VecEnv:
-    env = envs.make(name, copies, **options)
+    env = made(name, copies, **options)
     env.reset(seed=seed)
     return env
 
@@ -59,6 +74,7 @@ def test_headers_and_python_files_belong_together():
     assert build.environments() == envs.names()
 
 
+@pytest.mark.parametrize("name", envs.names())
 def test_spec(name):
     spec = envs.spec(name)
     assert spec.__doc__ and spec.fps > 0 and isinstance(spec.train, dict)
@@ -88,9 +104,8 @@ def test_every_copy_has_its_own_randomness(name):
     env = started(name)
     stories = [hashlib.blake2b() for _ in range(COPIES)]
     shape = (COPIES, env.agents)
-    actions = np.random.default_rng(0).random((500, *env.actions.shape[1:]))
-    choices = env.single_action_space.nvec if env.actions.ndim > 1 else env.single_action_space.n
-    for action in (actions * choices).astype(int):
+    env.single_action_space.seed(0)
+    for action in (env.single_action_space.sample() for _ in range(500)):
         observations = env.step(np.broadcast_to(action, env.actions.shape))[0]
         for story, rows in zip(stories, observations.reshape(*shape, -1), strict=True):
             story.update(rows)
@@ -101,7 +116,7 @@ def test_seed_decides_everything(name):
     first = digests(started(name, seed=5), 1500)
     assert digests(started(name, seed=5), 1500) == first
     assert digests(started(name, seed=6), 1500) != first
-    env = envs.make(name, COPIES, seed=5)  # the constructor's seed is that of the first reset
+    env = made(name, seed=5)  # the constructor's seed is that of the first reset
     env.reset()
     assert digests(env, 1500) == first
 
@@ -141,14 +156,14 @@ def test_save_and_load_in_the_middle(name):
     env.load(saved)
     assert env.log()["n"] == episodes  # the log is part of the state
     assert digests(env, 500, seed=2) == after
-    other = envs.make(name, COPIES, seed=99)
+    other = made(name, seed=99)
     other.load(saved)
     assert digests(other, 500, seed=2) == after
 
 
 def test_final_observation_is_what_the_old_episode_would_have_shown(name):
     """A play that is cut against the same play that is not."""
-    if "max_steps" not in envs.spec(name).config:
+    if "max_steps" not in spec(name).config:
         assert not any(step[3].any() for step in play(started(name), 1000))
         return
     cut, uncut = (started(name, config={"max_steps": steps}) for steps in (7, 1_000_000))
@@ -408,6 +423,26 @@ def test_pong_spin_beats_the_opponent():
     assert log["n"] >= COPIES and log["score"] > 0.5
 
 
+def test_pong_continuous_actions_play_as_the_discrete_ones():
+    discrete, continuous = started("pong"), started("pong continuous")
+    for actions in (*np.random.default_rng(0).integers(0, 3, (1000, COPIES)), *[None] * 1000):
+        # At random, then well, so that all comes to pass.
+        actions = pong_follow(discrete.observations) if actions is None else actions
+        discrete.step(actions)
+        continuous.step(np.float32([0, -1, 1])[actions, None])
+        for rows in set(ROWS) - {"actions"}:
+            np.testing.assert_array_equal(getattr(discrete, rows), getattr(continuous, rows), rows)
+    assert discrete.log() == continuous.log()
+
+
+def test_pong_continuous_action_is_a_share_of_the_paddles_speed():
+    env = started("pong continuous", config={"frameskip": 1})
+    for action in (-0.5, 0.25, 1.0):
+        before = env.observations[:, 0].copy()
+        env.step(np.full((COPIES, 1), action))
+        np.testing.assert_allclose((env.observations[:, 0] - before) * 52, action * 1.5, rtol=1e-4)
+
+
 def test_pong_paddles_have_one_speed():
     env = started("pong", config={"frameskip": 1, "max_score": 1000})
     fastest = np.zeros(2)
@@ -428,6 +463,7 @@ def run_fuzz(script: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.parametrize("name", envs.names())
 def test_fuzz_finds_nothing(name):
     done = run_fuzz(FUZZ, name, "--steps", "1_000_000")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -265,6 +265,58 @@ def test_wrong_actions(actions, error):
     env.step(np.ones(6, int))  # and it goes on
 
 
+@pytest.fixture
+def floats() -> VecEnv:
+    """Six copies, in two groups, that take a float from -1 to 1."""
+    made = envs.make("pong", 6, seed=1, groups=2, config={"continuous": 1})
+    made.reset()
+    return made
+
+
+def test_any_float_type_will_do(floats):
+    assert floats.action_space.shape == floats.actions.shape == (6, 1) and floats.actions.dtype == np.float32
+    actions = sample(floats, 20).astype(np.float16)
+    assert actions.min() < -0.9 and actions.max() > 0.9
+    expected = story(floats, step_all, 20)
+    for dtype in (np.float16, np.float32, np.float64):
+        floats.reset(seed=3)
+        for action in actions:
+            floats.step(action.astype(dtype))
+            np.testing.assert_array_equal(floats.actions, action)
+    assert story(floats, step_all, 20) == expected
+    for edge in (-1, 1):
+        floats.step([[float(edge)]] * 6)
+
+
+@pytest.mark.parametrize(
+    "action, error, words",
+    [
+        (1, TypeError, "dtype int64, but pong takes floats"),
+        (True, TypeError, "dtype bool"),
+        (1j, TypeError, "dtype complex128"),
+        (1.001, ValueError, r"1.001.* in row 4 is not in Box\(-1.0, 1.0, \(1,\)"),
+        (-1.5, ValueError, r"-1.5.* in row 4"),
+        (1e30, ValueError, "row 4"),
+        (np.nan, ValueError, "nan.* in row 4"),
+        (np.inf, ValueError, "inf.* in row 4"),
+        (-np.inf, ValueError, "-inf.* in row 4"),
+    ],
+)
+def test_wrong_float_actions(floats, action, error, words):
+    before = floats.save()
+    actions = np.zeros((6, 1), type(action))
+    actions[4] = action
+    with pytest.raises(error, match=f"actions: .*{words}"):
+        floats.step(actions)
+    with pytest.raises(error, match=f"actions: .*{words}"):
+        floats.send(actions[3:], 1)
+    with pytest.raises(ValueError, match=r"actions: shape \(6,\), but pong takes \(6, 1\)"):
+        floats.step(np.zeros(6, np.float32))
+    after = floats.save()
+    for name in before.keys() - {"actions"}:
+        np.testing.assert_array_equal(before[name], after[name], name)
+
+
 def test_wrong_action_names_row_and_range(env):
     with pytest.raises(ValueError, match=r"actions: 7 in row 4 .*Discrete\(5\)"):
         env.step(np.array([0, 0, 0, 0, 7, 0]))
@@ -710,6 +762,41 @@ def test_a_new_environment_is_one_header_and_one_python_file(checkout):
     run("-c", TEAM_SCRIPT)
     # The tests of every environment are now its tests too.
     assert " passed" in run("-m", "pytest", "-k", "team", "tests/test_environments.py")
+
+
+FLOAT_SCRIPT = """
+import numpy as np
+import envs
+
+env = envs.make("team", 6, groups=2)
+env.reset()
+low, high = np.float32([[0, -np.inf], [3, 2.5]])
+assert env.action_space.shape == (18, 2) and env.actions.dtype == np.float32
+for _ in range(20):
+    actions = env.action_space.sample()
+    rewards = env.step(actions)[1]
+    want = 10 * actions[:, 0] + actions[:, 1] + 100 * np.tile(np.arange(3), 6)
+    np.testing.assert_allclose(rewards, want, rtol=1e-5)
+env.step(np.tile(np.float32([3, -3e38]), (18, 1)))
+for bad in ([3.1, 0], [-0.1, 0], [0, 2.6], [0, -np.inf], [0, np.nan]):
+    for group in range(2):
+        actions = np.zeros((9, 2))
+        actions[7] = bad
+        try:
+            env.step(actions, group)
+            raise SystemExit(f"{bad} was taken")
+        except ValueError as error:
+            assert f"in row {7 + 9 * group} " in str(error), error
+"""
+
+
+def test_float_actions_of_several_numbers_and_agents(checkout):
+    ints, discrete = "const int64_t *actions", "MultiDiscrete([4, 6])"
+    box = "Box(np.array([0, -np.inf]), np.array([3, 2.5]), dtype=np.float32)"
+    (checkout / "ocean_c" / "team.h").write_text(TEAM_H.lstrip().replace(ints, "const float *actions"))
+    (checkout / "envs" / "team.py").write_text(TEAM_PY.lstrip().replace(discrete, box))
+    done = subprocess.run([sys.executable, "-c", FLOAT_SCRIPT], cwd=checkout, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_spaces_that_do_not_fit_the_header(checkout):
