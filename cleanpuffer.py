@@ -15,7 +15,7 @@ The map, in the order data moves:
     Trainer.update, gradients   segments -> minibatches -> gradients -> weights
     Run                         what is written: metrics, checkpoints (trackers.py keeps the score, shows it)
     train                       the loop: rollout, update, log, checkpoint
-    play                        playing without learning
+    trained_policy              what a run learned; envs/render.py plays it
     parse_arguments, main       the command line
 
 To read the algorithm, read `Trainer.rollout`, `update` and `gradients`; the rest serves them.
@@ -838,30 +838,12 @@ def train_loop(run: Run, terminal: trackers.Terminal, interrupted: threading.Eve
             run.checkpoint()
 
 
-def play(args: Args) -> int:
-    """--eval, --watch and --gif: plays what a run learned, without learning."""
-    from envs import render
-
-    episodes = args.episodes or (100 if args.eval else 1 if args.gif else None)
+def trained_policy(args: Args, env: Any) -> Policy:
+    """What a run learned, or has learned so far."""
     model = Path(args.eval or args.watch or args.run_dir) / "model.pt"
-    env = envs.make(args.env, min(episodes, 64) if args.eval else 1, args.seed, config=args.env_config)
     policy = make_policy(args, env)
     load_policy(policy, load_tensors(model), str(model))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # to leave the terminal as it was
-    try:
-        if args.eval:
-            logs = render.finished_episodes(env, policy, args.seed, episodes)
-            scores = np.array([log["score"] for log in logs])
-            perf = np.mean([log["perf"] for log in logs])
-            say(f"score {scores.mean():.4g} ± {scores.std():.3g} (standard deviation), {scores.min():.4g}"
-                f" to {scores.max():.4g}, over {len(scores)} episodes; perf {perf:.3f}")
-        elif args.gif:
-            say(f"wrote {args.gif}: {render.write_film(args.gif, env, policy, args.seed, episodes)} frames")
-        else:
-            render.show_in_terminal(env, policy, args.seed, episodes)
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return policy
 
 
 def parse_arguments(argv: list[str]) -> Args:
@@ -1005,21 +987,18 @@ def main(argv: list[str]) -> int:
                 spec = envs.spec(name)
                 say(f"{name:10} {' '.join(spec.__doc__.split())} Solved at {spec.solved:g}.")
             return 0
-        if args.gif and args.eval:
-            raise UsageError("--gif: --eval draws nothing; --watch RUN --gif FILE does")
-        if args.gif:
-            from envs import render
+        from envs import render
 
-            if problem := render.film_problem(args.gif):
-                raise UsageError(f"--gif: {problem}")
-        if args.eval or args.watch:
-            args.device = "cpu"  # plays there, whatever it was trained on
+        if problem := render.problem(args):
+            raise UsageError(problem)
+        shows = bool(args.eval or args.watch)
+        args.device = "cpu" if shows else args.device  # whatever it was trained on
         choose_sizes(args)
-        if args.eval or args.watch:
-            return play(args)
+        if shows:
+            return render.perform(args, trained_policy)
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
         args.run_dir = args.run_dir or str(Path("runs") / args.env / stamp)
-        return train(args) or (play(args) if args.gif else 0)
+        return train(args) or (render.perform(args, trained_policy) if args.gif else 0)
     except (UsageError, build.BuildError) as error:
         print(f"cleanpuffer.py: error: {error}", file=sys.stderr)
         return 2

@@ -3,18 +3,56 @@
 import functools
 import os
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+import envs
 from trackers import say
 
 FILM_SECONDS = 75  # a film ends here even if its episodes go on
+
+
+def problem(args: Any) -> str | None:
+    """Why what these settings ask to show cannot be shown, and the remedy; None if it can."""
+    if args.gif and args.eval:
+        return "--gif: --eval draws nothing; --watch RUN --gif FILE does"
+    if args.gif and (why := film_problem(args.gif)):
+        return f"--gif: {why}"
+    return None
+
+
+def perform(args: Any, trained_policy: Callable[[Any, Any], Any]) -> int:
+    """--eval, --watch and --gif: plays without learning; returns the exit code.
+
+    trained_policy(args, env) gives the policy of the run folder.
+    """
+    episodes = args.episodes or (100 if args.eval else 1 if args.gif else None)
+    env = envs.make(args.env, min(episodes, 64) if args.eval else 1, args.seed, config=args.env_config)
+    policy = trained_policy(args, env)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # to leave the terminal as it was
+    try:
+        if args.eval:
+            logs = finished_episodes(env, policy, args.seed, episodes)
+            scores = np.array([log["score"] for log in logs])
+            perf = np.mean([log["perf"] for log in logs])
+            say(
+                f"score {scores.mean():.4g} ± {scores.std():.3g} (standard deviation), {scores.min():.4g}"
+                f" to {scores.max():.4g}, over {len(scores)} episodes; perf {perf:.3f}"
+            )
+        elif args.gif:
+            say(f"wrote {args.gif}: {write_film(args.gif, env, policy, args.seed, episodes)} frames")
+        else:
+            show_in_terminal(env, policy, args.seed, episodes)
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 @torch.inference_mode()

@@ -4,9 +4,8 @@
 // 120 units, y points down, the agent plays on the right.
 //
 // Observation  8 floats in [-1, 1]: paddles of agent and opponent, ball x, y, its velocity x, y, both scores.
-// Actions      0 stay, 1 up, 2 down, held for `frameskip` frames; with `continuous` a float from -1, up at
-// full
-//              speed, to 1, down.
+// Actions      0 stay, 1 up, 2 down, held for `frameskip` frames; with `continuous` -1.0 is up and 1.0 down
+//              at full speed.
 // Reward       1 for a point won, -1 for one lost, hit_reward for returning the ball.
 // Episode      ends when one side has max_score points; is cut after max_steps.
 // Score        points won minus points lost; perf is that from 0 (lost to nil) to 1 (won to nil).
