@@ -60,7 +60,7 @@ import build
 import envs
 import policies
 import trackers
-from trackers import Scores, say, to_json, write_atomic
+from trackers import Profile, Scores, say, to_json, write_atomic
 
 gc.freeze()
 gc.enable()
@@ -382,36 +382,6 @@ def load_advantages_kernel() -> Callable[..., tuple[Tensor, Tensor]]:
         return outputs
 
     return advantages_c
-
-
-class Profile:
-    """Seconds by phase: `with profile("rollout forward"): …`, never nested; one a thread, added up."""
-
-    PHASES = tuple("rollout " + phase for phase in ("forward", "environment", "copy", "other")) + tuple(
-        "update " + phase for phase in ("forward", "backward", "optimizer", "copy", "other"))
-
-    def __init__(self):
-        self.seconds, self.lock = dict.fromkeys(self.PHASES, 0.0), threading.Lock()
-
-    def __call__(self, phase: str) -> "Profile":
-        self.phase = phase
-        return self
-
-    def __enter__(self):
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_):
-        self.seconds[self.phase] += time.perf_counter() - self.start
-
-    def add(self, other: "Profile") -> None:
-        with self.lock:
-            self.seconds = {phase: total + other.seconds[phase] for phase, total in self.seconds.items()}
-
-    def shares(self) -> dict[str, float]:
-        """Each phase's share of the time, over all threads, since the last call."""
-        seconds, self.seconds = self.seconds, dict.fromkeys(self.PHASES, 0.0)
-        total = sum(seconds.values()) or 1.0
-        return {phase: part / total for phase, part in seconds.items()}
 
 
 class Segments:

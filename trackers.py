@@ -14,6 +14,8 @@ import shlex
 import shutil
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +23,37 @@ from typing import Any
 import torch
 
 LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "grad_norm")
+
+
+class Profile:
+    """Seconds by phase: `with profile("rollout forward"): …`, never nested; one a thread, added up."""
+
+    PHASES = tuple("rollout " + phase for phase in ("forward", "environment", "copy", "other")) + tuple(
+        "update " + phase for phase in ("forward", "backward", "optimizer", "copy", "other")
+    )
+
+    def __init__(self):
+        self.seconds, self.lock = dict.fromkeys(self.PHASES, 0.0), threading.Lock()
+
+    def __call__(self, phase: str) -> "Profile":
+        self.phase = phase
+        return self
+
+    def __enter__(self):
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_):
+        self.seconds[self.phase] += time.perf_counter() - self.start
+
+    def add(self, other: "Profile") -> None:
+        with self.lock:
+            self.seconds = {phase: total + other.seconds[phase] for phase, total in self.seconds.items()}
+
+    def shares(self) -> dict[str, float]:
+        """Each phase's share of the time, over all threads, since the last call."""
+        seconds, self.seconds = self.seconds, dict.fromkeys(self.PHASES, 0.0)
+        total = sum(seconds.values()) or 1.0
+        return {phase: part / total for phase, part in seconds.items()}
 
 
 class Scores:
