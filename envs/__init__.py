@@ -1,19 +1,20 @@
 """The environments: one small Python file each here, one C header each in ocean_c/.
 
 `make(name, num_envs)` gives a Gymnasium vector environment. To add one, copy squared.py and
-ocean_c/squared.h.
+ocean_c/squared.h. A name with a colon, such as gym:CartPole-v1, is another package's: see foreign.py.
 """
 
 import difflib
 import importlib
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
 if TYPE_CHECKING:
+    from envs.foreign import ForeignEnv, Spec
     from envs.vector import VecEnv
 
-NOT_ENVIRONMENTS = ("__init__", "vector", "render")
+NOT_ENVIRONMENTS = ("__init__", "vector", "render", "foreign")
 
 
 def names() -> list[str]:
@@ -21,11 +22,15 @@ def names() -> list[str]:
     return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in NOT_ENVIRONMENTS)
 
 
-def spec(name: str) -> ModuleType:
+def spec(name: str) -> Union[ModuleType, "Spec"]:
     """The environment's Python file: config, observation_space, action_space, train, solved, fps.
 
     Raises ValueError, with the nearest names, if there is none of that name.
     """
+    if ":" in name:
+        from envs import foreign
+
+        return foreign.spec(name)
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
@@ -45,7 +50,7 @@ def make(
     groups: int = 1,
     config: dict | None = None,
     **options,
-) -> "VecEnv":
+) -> Union["VecEnv", "ForeignEnv"]:
     """A vector environment of `num_envs` copies, split into `groups`, stepped by `num_threads` threads.
 
     config        knobs of the environment that differ from its defaults
@@ -53,7 +58,10 @@ def make(
     Raises ValueError or TypeError, naming the argument, for anything out of place; build.BuildError if the
     environment cannot be compiled.
     """
-    from envs.vector import VecEnv
+    if ":" in name:
+        from envs.foreign import ForeignEnv as VecEnv
+    else:
+        from envs.vector import VecEnv
 
     return VecEnv(name, num_envs, seed, num_threads, groups, config, **options)
 
@@ -63,6 +71,9 @@ def resolve(name: str, config: dict | None = None) -> tuple[dict, int]:
 
     Raises as `make`.
     """
-    from envs.vector import resolve
+    if ":" in name:
+        from envs.foreign import resolve
+    else:
+        from envs.vector import resolve
 
     return resolve(name, config or {})
