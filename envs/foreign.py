@@ -238,6 +238,7 @@ class ForeignEnv(VectorEnv):
     """
 
     render_mode = "rgb_array"
+    action_mask = None
 
     def __init__(
         self,
