@@ -41,6 +41,8 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
 from envs.vector import Step, check_integer
 
+# Rewards and observations come in any unit: CartPole's returns of 500 are not learned as they are.
+UNKNOWN_SCALE = {"normalize_observations": True, "normalize_returns": True}
 WIDEST = 2**16  # numbers in a one-hot vector
 Draw = Callable[[np.ndarray], np.ndarray]  # the observations of all rows to a picture of row 0
 
@@ -136,7 +138,7 @@ def gym_spec(name: str, rest: str) -> Spec:
         registered.reward_threshold,
         None,
         # Copies in Python step one after the other: more of them only make updates rarer.
-        {"num_envs": 64 if vectorised else 16, "groups": 1, "total_timesteps": 1_000_000},
+        {"num_envs": 64 if vectorised else 16, "groups": 1, "total_timesteps": 1_000_000, **UNKNOWN_SCALE},
     )
 
 
@@ -197,7 +199,7 @@ def ale_spec(name: str, game: str) -> Spec:
         )
         return env, lambda observations: np.repeat(observations[0, -1, :, :, None], 3, 2)
 
-    train = {"num_envs": 32, "groups": 1, "total_timesteps": 10_000_000}
+    train = {"num_envs": 32, "groups": 1, "total_timesteps": 10_000_000, **UNKNOWN_SCALE}
     return Spec(name, create, None, 15, train, clip=True)
 
 
@@ -214,7 +216,7 @@ def envpool_spec(name: str, env_id: str) -> Spec:
         return env, lambda observations: env.render()[0]
 
     threshold = envpool.make_spec(env_id).reward_threshold
-    train = {"num_envs": 64, "groups": 1, "total_timesteps": 10_000_000}
+    train = {"num_envs": 64, "groups": 1, "total_timesteps": 10_000_000, **UNKNOWN_SCALE}
     return Spec(name, create, threshold, None, train)
 
 

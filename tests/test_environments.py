@@ -206,6 +206,19 @@ def test_log(name):
     assert env.log() == {"n": 0}
 
 
+def test_score_rises_with_the_return(name):
+    """Over the episodes of random play, as far as their scores differ."""
+    env, episodes = started(name), []
+    for _, _, terminals, truncations, _ in play(env, 3000):
+        for copy in np.unique(np.flatnonzero(terminals | truncations) // env.agents).tolist():
+            log = env.log(copy, copy + 1)
+            episodes.append((log["score"], log["episode_return"]))
+        if len(episodes) > 2000:
+            break
+    scores, returns = np.transpose(episodes)
+    assert np.ptp(scores) == 0 or np.corrcoef(scores, returns)[0, 1] > 0.1
+
+
 def test_log_agrees_with_gymnasium(name):
     """Episode returns and lengths as RecordEpisodeStatistics counts them; where a copy is one agent."""
     env = started(name)
