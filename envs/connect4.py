@@ -7,11 +7,16 @@ config = {"opponent_randomness": (0.0, 0.0, 1.0)}  # default, lowest, highest
 
 
 def observation_space(config: dict) -> Box:
-    return Box(-1, 1, (6, 7), np.int8)
+    return Box(-1, 1, (7, 7), np.int8)
 
 
 def action_space(config: dict) -> Discrete:
     return Discrete(7)
+
+
+def action_mask(config: dict) -> slice:
+    """The part of a flattened observation that says which columns are not full."""
+    return slice(42, 49)
 
 
 def keys(config: dict) -> dict[str, int]:

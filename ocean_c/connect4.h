@@ -3,7 +3,8 @@
 // below a cell that would give the agent four. It is beaten by two threats at once, side by side or one above
 // the other. Who begins is random.
 //
-// Observation  6 x 7 signed bytes, the top row first: 0 empty, 1 the agent's disc, -1 the opponent's. It is
+// Observation  7 x 7 signed bytes: the board, its top row first, 0 empty, 1 the agent's disc, -1 the
+//              opponent's; then a row of 1 for each column that is not full, which masks the actions. It is
 //              always the agent's turn.
 // Actions      the column, 0 to 6; a disc in a full column loses the game.
 // Reward       1 for a win, -1 for a loss, 0 for a draw.
@@ -18,6 +19,7 @@
 
 #define CONNECT4_COLUMNS 7
 #define CONNECT4_ROWS 6
+#define CONNECT4_CELLS (CONNECT4_ROWS * CONNECT4_COLUMNS)
 #define CONNECT4_FLOOR 0x0040810204081ull // the lowest cell of each column
 #define CONNECT4_BOARD (CONNECT4_FLOOR * 63)
 
@@ -51,7 +53,7 @@ static inline int connect4_agents(const Connect4Config *config) {
 }
 static inline int connect4_observation_bytes(const Connect4Config *config) {
     (void)config;
-    return CONNECT4_ROWS * CONNECT4_COLUMNS * (int)sizeof(int8_t);
+    return CONNECT4_CELLS + CONNECT4_COLUMNS;
 }
 
 static inline void connect4_init(Connect4 *game, const Connect4Config *config, Rng rng) {
@@ -100,6 +102,7 @@ static inline uint64_t connect4_draw(Rng *rng, uint64_t random, uint64_t cells) 
 static inline void connect4_observe(uint64_t move, int8_t disc, int8_t *observations) {
     const int bit = __builtin_ctzll(move), column = bit / 7, row = bit - column * 7;
     observations[(CONNECT4_ROWS - 1 - row) * CONNECT4_COLUMNS + column] = disc;
+    observations[CONNECT4_CELLS + column] = row < CONNECT4_ROWS - 1;
 }
 
 // The opponent's move, on a board that is not full; returns whether it wins.
@@ -123,7 +126,8 @@ static inline int connect4_reply(Connect4 *game, const Connect4Config *config, i
 static inline void connect4_reset(Connect4 *game, const Connect4Config *config, Rows rows) {
     game->agent = game->opponent = game->last_move = 0;
     game->moves = 0;
-    memset(rows.observations, 0, CONNECT4_ROWS * CONNECT4_COLUMNS);
+    memset(rows.observations, 0, CONNECT4_CELLS);
+    memset((int8_t *)rows.observations + CONNECT4_CELLS, 1, CONNECT4_COLUMNS);
     if (rng_next(&game->rng) >> 63) connect4_reply(game, config, rows.observations);
 }
 

@@ -55,14 +55,14 @@ def games(config: dict, steps: int, seed: int = 0) -> Iterator[tuple]:
     env.reset(seed=seed)
     rng = np.random.default_rng(seed)
     for _ in range(steps):
-        before = env.observations.copy()
+        before = env.observations[:, :6].copy()
         actions = rng.integers(0, 7, COPIES)
         for copy in np.flatnonzero(rng.random(COPIES) < 0.95):
             board = before[copy]
             actions[copy] = rng.choice(wins(board, AGENT) or wins(board, OPPONENT) or open_columns(board))
         after, rewards, terminals, truncations, _ = env.step(actions)
         assert not truncations.any()
-        yield from zip(range(COPIES), before, actions, rewards, terminals, after.copy(), strict=True)
+        yield from zip(range(COPIES), before, actions, rewards, terminals, after[:, :6].copy(), strict=True)
 
 
 @pytest.mark.parametrize("randomness", [0.0, 0.3, 1.0])
@@ -117,7 +117,7 @@ def test_winning_columns_are_those_where_a_disc_makes_four():
 
 def test_who_begins_is_random_and_the_first_move_leans_to_the_middle():
     env = envs.make("connect4", 20_000)
-    first = env.reset(seed=0)[0]
+    first = env.reset(seed=0)[0][:, :6]
     assert not first[:, :5].any() and (first[:, 5] != AGENT).all()
     begun = first[:, 5].any(1)
     assert (first[:, 5].sum(1) == -begun.astype(int)).all()
@@ -136,7 +136,7 @@ def test_log_counts_how_games_end():
         actions = rng.integers(0, 7, COPIES)
         # Half of the copies step round full columns, so that some boards fill up.
         for copy in range(0, COPIES, 2):
-            board = env.observations[copy]
+            board = env.observations[copy, :6]
             actions[copy] = (wins(board, OPPONENT) or [actions[copy]])[0]
             if board[0, actions[copy]]:
                 actions[copy] = open_columns(board)[0]
@@ -151,6 +151,19 @@ def test_log_counts_how_games_end():
     for field, count in counts.items():
         assert log[field] == pytest.approx(count / n), field
     assert log["perf"] == log["score"]
+
+
+def test_the_mask_is_the_columns_that_are_not_full():
+    env = envs.make("connect4", COPIES)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    full = 0
+    for _ in range(1000):
+        observations = env.step(env.action_space.sample())[0]
+        legal = observations.reshape(COPIES, -1)[:, env.action_mask]
+        np.testing.assert_array_equal(legal, observations[:, 0] == 0)
+        full += (legal == 0).sum()
+    assert full
 
 
 def test_keys_are_the_columns():
