@@ -23,7 +23,7 @@ import build  # noqa: E402
 import envs  # noqa: E402
 from envs.vector import VecEnv  # noqa: E402
 
-COPIES = 64
+ROWS = 64  # at least, in at least two copies
 
 
 def main() -> int:
@@ -78,7 +78,8 @@ def draw(default: float, low: float, high: float, rng: np.random.Generator) -> f
 
 def fuzz(name: str, config: dict, steps: int, rng: np.random.Generator) -> int:
     """Plays at least `steps` agent steps; returns how many."""
-    env = envs.make(name, COPIES, seed=int(rng.integers(2**63)), config=config)
+    copies = max(2, ROWS // envs.resolve(name, config)[1])
+    env = envs.make(name, copies, seed=int(rng.integers(2**63)), config=config)
     env.action_space.seed(int(rng.integers(2**31)))
     check(env, env.reset()[0])
     rounds = -(-steps // env.num_envs)
@@ -90,7 +91,7 @@ def fuzz(name: str, config: dict, steps: int, rng: np.random.Generator) -> int:
         if infos:
             check(env, infos["final_obs"][truncations])
         if i % 256 == 0 or i == rounds - 1:
-            env.render(int(rng.integers(COPIES)), *rng.integers(1, 200, 2))
+            env.render(int(rng.integers(copies)), *rng.integers(1, 200, 2))
             env.load(env.save())
             log = env.log()
             assert np.isfinite(list(log.values())).all(), f"{name} {config}: log {log}"

@@ -38,9 +38,13 @@ def spec(name: str) -> ModuleType:
     return envs.spec(name.split()[0])
 
 
-def made(name: str, copies: int = COPIES, config: dict | None = None, **options) -> VecEnv:
-    """An environment, here also called "pong continuous" where that knob is 1."""
+def made(name: str, copies: int | None = None, config: dict | None = None, **options) -> VecEnv:
+    """An environment, here also called "pong continuous" where that knob is 1.
+
+    By default fewer copies of those that have many agents each.
+    """
     name, *knobs = name.split()
+    copies = copies or max(4, COPIES // envs.resolve(name)[1])
     return envs.make(name, copies, config=dict.fromkeys(knobs, 1) | (config or {}), **options)
 
 
@@ -64,7 +68,7 @@ def digests(env: VecEnv, steps: int, seed: int = 0) -> list[str]:
     return [digest(), *(digest() for _ in play(env, steps, seed))]
 
 
-def started(name: str, copies: int = COPIES, seed: int = 0, **options) -> VecEnv:
+def started(name: str, copies: int | None = None, seed: int = 0, **options) -> VecEnv:
     env = made(name, copies, **options)
     env.reset(seed=seed)
     return env
@@ -102,14 +106,14 @@ def test_random_play_keeps_the_promises(name):
 
 def test_every_copy_has_its_own_randomness(name):
     env = started(name)
-    stories = [hashlib.blake2b() for _ in range(COPIES)]
-    shape = (COPIES, env.agents)
+    stories = [hashlib.blake2b() for _ in range(env.copies)]
+    shape = (env.copies, env.agents)
     env.single_action_space.seed(0)
     for action in (env.single_action_space.sample() for _ in range(500)):
         observations = env.step(np.broadcast_to(action, env.actions.shape))[0]
         for story, rows in zip(stories, observations.reshape(*shape, -1), strict=True):
             story.update(rows)
-    assert len({story.digest() for story in stories}) > COPIES / 2
+    assert len({story.digest() for story in stories}) > env.copies / 2
 
 
 def test_seed_decides_everything(name):
@@ -199,7 +203,7 @@ def test_log(name):
     assert env.log() == {"n": 0}
     for _ in play(env, 3000):
         pass
-    logs = [env.log(copy, copy + 1) for copy in range(COPIES)]
+    logs = [env.log(copy, copy + 1) for copy in range(env.copies)]
     assert all(log["n"] >= 1 and np.isfinite(list(log.values())).all() for log in logs)
     assert all(-1e-6 <= log["perf"] <= 1 + 1e-6 for log in logs)
     assert all(log["episode_length"] >= 1 for log in logs)
@@ -238,11 +242,11 @@ def test_render(name):
     env = started(name)
     before = env.save()
     for width, height in ((320, 240), (64, 96), (33, 7)):
-        frame = env.render(COPIES - 1, width, height)
+        frame = env.render(env.copies - 1, width, height)
         assert frame.shape == (height, width, 3) and frame.dtype == np.uint8
         assert len(np.unique(frame.reshape(-1, 3), axis=0)) > 1
         np.full_like(frame, 200)  # leaves its bytes where the next frame is likely to be
-        assert np.array_equal(env.render(COPIES - 1, width, height), frame)
+        assert np.array_equal(env.render(env.copies - 1, width, height), frame)
     assert env.render(0, 1, 1).shape == (1, 1, 3)
     assert all(np.array_equal(before[field], after) for field, after in env.save().items())
     frames = {env.render().tobytes() for _ in play(env, 100)}
