@@ -1,31 +1,17 @@
 """Cartpole beside Gymnasium's CartPole-v1."""
 
-import ctypes
 import math
-import subprocess
 import sysconfig
-from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 
+import build
 import envs
 from envs.vector import VecEnv
 
-SOURCES = Path(__file__).resolve().parent.parent / "ocean_c"
 COPIES = 64
-STEP = """
-#include "env.h"
-#include "cartpole.h"
-void step(double *state, int64_t action) {
-    Cartpole cartpole = {.position = state[0], .velocity = state[1],
-                         .angle = state[2], .angular_velocity = state[3]};
-    cartpole_move(&cartpole, action ? CARTPOLE_FORCE : -CARTPOLE_FORCE);
-    state[0] = cartpole.position, state[1] = cartpole.velocity;
-    state[2] = cartpole.angle, state[3] = cartpole.angular_velocity;
-}
-"""
 
 
 def started(**config) -> VecEnv:
@@ -39,20 +25,25 @@ def balance(observations: np.ndarray) -> np.ndarray:
     return (observations @ [0.1, 0.2, 1, 0.5] > 0).astype(int)
 
 
-@pytest.fixture(scope="module")
-def step_in_doubles(tmp_path_factory):
+@pytest.fixture
+def step_in_doubles(monkeypatch):
     """A step of the game's C compiled for doubles: changes the state [4]."""
-    folder = tmp_path_factory.mktemp("cartpole")
-    (folder / "step.c").write_text(STEP)
-    compiler = sysconfig.get_config_var("CC").split()
-    flags = ["-O3", "-march=native", "-shared", "-fPIC", "-DCARTPOLE_DOUBLE", f"-I{SOURCES}"]
-    subprocess.run([*compiler, *flags, "step.c", "-lm", "-o", "step.so"], cwd=folder, check=True)
-    step = ctypes.CDLL(str(folder / "step.so")).step
+    monkeypatch.setenv("CC", f"{sysconfig.get_config_var('CC')} -DCARTPOLE_DOUBLE")
+    numbers = ("position", "velocity", "angle", "angular_velocity")
+    library = build.load(
+        "cartpole",
+        f"""typedef struct {{ double {", ".join(numbers)}; ...; }} Cartpole;
+        void cartpole_move(Cartpole *, double force);""",
+    )
+    cartpole = library.ffi.new("Cartpole *")
 
-    def call(state: np.ndarray, action: int) -> None:
-        step(ctypes.c_void_p(state.ctypes.data), ctypes.c_int64(action))
+    def step(state: np.ndarray, action: int) -> None:
+        for name, number in zip(numbers, state, strict=True):
+            setattr(cartpole, name, number)
+        library.lib.cartpole_move(cartpole, 10 if action else -10)
+        state[:] = [getattr(cartpole, name) for name in numbers]
 
-    return call
+    return step
 
 
 def test_whole_episodes_in_doubles(step_in_doubles):
