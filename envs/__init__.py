@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from envs.vector import VecEnv
 
-NOT_ENVIRONMENTS = ("__init__", "vector", "render")
+NOT_ENVIRONMENTS = ("__init__", "vector", "render", "screens")
 
 
 def names() -> list[str]:

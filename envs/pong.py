@@ -27,3 +27,10 @@ def action_space(config: dict) -> Discrete:
 train = {"total_timesteps": 3_000_000}
 solved = 20
 fps = 15
+
+
+def keys(config: dict) -> dict[str, int]:
+    return {"up": 1, "w": 1, "down": 2, "s": 2}
+
+
+idle = 0
