@@ -79,9 +79,10 @@ class Args:
     run_dir: str | None = None  # the run folder itself; by default runs/ENV/TIME-ID
     config: str | None = None  # settings from a JSON file: a run's config.json or a flat object
     resume: str | None = None  # go on with the run in this folder
-    watch: str | None = None  # play the policy of a run folder in the terminal
+    watch: str | None = None  # show the policy of a run folder play, in a window or in the terminal
+    play: bool = False  # play with the keyboard; with --watch RUN its policy plays the other agents
     eval: str | None = None  # play the policy of a run folder without learning, and print its score
-    episodes: int | None = None  # how many to --eval (default 100), --watch (until interrupted) or draw (1)
+    episodes: int | None = None  # how many to --eval (default 100), draw (1), --watch or --play (endless)
     gif: str | None = None  # write what is watched, or the agent just trained, to this .gif or .mp4
     list: bool = False  # list the environments
 
@@ -864,7 +865,7 @@ def read_settings(path: str) -> dict[str, Any]:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, AttributeError):
         raise UsageError(f"{path} is no JSON object of settings") from None
-    command = ("run_dir", "resume", "watch", "eval", "gif", "list", "episodes", "config")
+    command = ("run_dir", "resume", "watch", "play", "eval", "gif", "list", "episodes", "config")
     return {name: value for name, value in settings.items() if name not in command}
 
 
@@ -961,7 +962,7 @@ def main(argv: list[str]) -> int:
 
         if problem := render.problem(args):
             raise UsageError(problem)
-        shows = bool(args.eval or args.watch)
+        shows = bool(args.eval or args.watch or args.play)
         args.device = "cpu" if shows else args.device  # whatever it was trained on
         choose_sizes(args)
         if shows:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from envs.foreign import ForeignEnv, Spec
     from envs.vector import VecEnv
 
-NOT_ENVIRONMENTS = ("__init__", "vector", "render", "foreign")
+NOT_ENVIRONMENTS = ("__init__", "vector", "render", "screens", "foreign")
 
 
 def names() -> list[str]:

@@ -17,3 +17,10 @@ def action_space(config: dict) -> Discrete:
 train = {"total_timesteps": 500_000}
 solved = 0.95
 fps = 2
+
+
+def keys(config: dict) -> dict[str, int]:
+    return dict(zip("1234567890abcdefghijklmnoprstuvwxyz", range(config["arms"]), strict=False))
+
+
+idle = None

@@ -20,3 +20,10 @@ def action_space(config: dict) -> Discrete:
 train = {"total_timesteps": 6_000_000}
 solved = 0.95
 fps = 12
+
+
+def keys(config: dict) -> dict[str, int]:
+    return {"up": 0, "w": 0, "down": 1, "s": 1}
+
+
+idle = None

@@ -27,12 +27,11 @@ def action_space(config: dict) -> Discrete | Box:
 
 def keys(config: dict) -> dict[str, int | float]:
     """What the keyboard does in hand play; with no key pressed, `idle`."""
-    return {"up": -1.0, "down": 1.0} if config["continuous"] else {"up": 1, "down": 2}
+    up, down = (-1.0, 1.0) if config["continuous"] else (1, 2)
+    return {"up": up, "w": up, "down": down, "s": down}
 
 
 idle = 0
-
-
 train = {"total_timesteps": 3_000_000}
 solved = 20
 fps = 15

@@ -1,12 +1,13 @@
-"""Playing without learning: for the score, in the terminal (two pixels to a character), as .gif or .mp4."""
+"""Playing without learning: for the score, to watch it (screens.py), by hand, as .gif or .mp4."""
 
-import functools
-import os
-import shutil
+import dataclasses
+import importlib.util
+import math
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +15,95 @@ import numpy as np
 import torch
 
 import envs
-from trackers import say
+from envs import screens
+from trackers import is_terminal, say
 
 FILM_SECONDS = 75  # a film ends here even if its episodes go on
+FILM_FPS = 50  # what browsers show of a GIF; steps beyond it are left out
+PAUSE = 0.8  # seconds after an episode that a person played
 
 
 def problem(args: Any) -> str | None:
     """Why what these settings ask to show cannot be shown, and the remedy; None if it can."""
     if args.gif and args.eval:
         return "--gif: --eval draws nothing; --watch RUN --gif FILE does"
+    if args.play:
+        return play_problem(args)
     if args.gif and (why := film_problem(args.gif)):
         return f"--gif: {why}"
     return None
 
 
+def play_problem(args: Any) -> str | None:
+    for other in ("eval", "gif", "resume"):
+        if getattr(args, other):
+            return f"--play: --{other} is another thing to do; --play goes with --env NAME or --watch RUN"
+    if not hasattr(envs.spec(args.env), "keys"):
+        return f"--play: envs/{args.env}.py gives no keys to play {args.env} with"
+    window = screens.has_display() and importlib.util.find_spec("pyray")
+    if not window and not (is_terminal() and sys.stdin and sys.stdin.isatty()):
+        return (
+            "--play: needs a terminal as standard input and output,"
+            " or a display and pip install -e '.[window]'"
+        )
+    return None
+
+
 def perform(args: Any, trained_policy: Callable[[Any, Any], Any]) -> int:
-    """--eval, --watch and --gif: plays without learning; returns the exit code.
+    """--eval, --watch, --play and --gif: plays without learning; returns the exit code.
 
     trained_policy(args, env) gives the policy of the run folder.
     """
-    episodes = args.episodes or (100 if args.eval else 1 if args.gif else None)
-    env = envs.make(args.env, min(episodes, 64) if args.eval else 1, args.seed, config=args.env_config)
-    policy = trained_policy(args, env)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # to leave the terminal as it was
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
     try:
         if args.eval:
-            logs = finished_episodes(env, policy, args.seed, episodes)
-            scores = np.array([log["score"] for log in logs])
-            perf = np.mean([log["perf"] for log in logs])
-            say(
-                f"score {scores.mean():.4g} ± {scores.std():.3g} (standard deviation), {scores.min():.4g}"
-                f" to {scores.max():.4g}, over {len(scores)} episodes; perf {perf:.3f}"
-            )
+            say(evaluate(args, trained_policy))
         elif args.gif:
-            say(f"wrote {args.gif}: {write_film(args.gif, env, policy, args.seed, episodes)} frames")
+            env = envs.make(args.env, 1, args.seed, config=args.env_config)
+            policy, fps = trained_policy(args, env), speed(envs.spec(args.env), args.env_config)
+            frames = write_film(args.gif, env, policy, args.seed, args.episodes or 1, fps)
+            say(f"wrote {args.gif}: {frames} frames")
         else:
-            show_in_terminal(env, policy, args.seed, episodes)
+            show(args, trained_policy)
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def evaluate(args: Any, trained_policy: Callable[[Any, Any], Any]) -> str:
+    """--eval: the score over many episodes, in a line."""
+    episodes = args.episodes or 100
+    env = envs.make(args.env, min(episodes, 64), args.seed, config=args.env_config)
+    logs = finished_episodes(env, trained_policy(args, env), args.seed, episodes)
+    scores = np.array([log["score"] for log in logs])
+    perf = f"; perf {np.mean([log['perf'] for log in logs]):.3f}" if "perf" in logs[0] else ""
+    return (
+        f"score {scores.mean():.4g} ± {scores.std():.3g} (standard deviation), {scores.min():.4g}"
+        f" to {scores.max():.4g}, over {len(scores)} episodes{perf}"
+    )
+
+
+def show(args: Any, trained_policy: Callable[[Any, Any], Any]) -> None:
+    """--watch and --play, until the person ends it or --episodes are over."""
+    spec, config = envs.spec(args.env), args.env_config
+    fps = speed(spec, config)
+    alone = args.play and (not args.watch or envs.resolve(args.env, config)[1] == 1)
+    if alone:  # a policy would need the frameskip that it knows
+        config, fps = by_hand(spec, config)
+    env = envs.make(args.env, 1, args.seed, config=config)
+    policy = None if alone else trained_policy(args, env)
+    keys: list[str] = []
+    if args.play:
+        keys = [*spec.keys(config), *(Board.KEYS if board_of(env) else ())]
+    hold = screens.HOLD if fps > 10 else 0  # in a slow game a key counts once
+    with screens.open_screen(f"CleanPuffer {args.env}", keys, hold) as screen:
+        if args.play and not screen.interactive:
+            raise OSError(f"--play: {screen.note}, and standard input and output are no terminal")
+        episodes = args.episodes or (None if screen.live else 1)
+        scores = (play_by_hand if args.play else watch)(screen, env, policy, args.seed, episodes, fps)
+    if scores:
+        say(f"episodes {len(scores)}, mean score {np.mean(scores):.4g}")
 
 
 @torch.inference_mode()
@@ -92,72 +143,223 @@ def finished_episodes(env: Any, policy: Any, seed: int, episodes: int) -> list[d
     raise AssertionError("play goes on for ever")
 
 
-def show_in_terminal(env: Any, policy: Any, seed: int, episodes: int | None = None) -> None:
-    """Plays the environment's first copy, in colour, at its own speed, for ever or for so many episodes.
-
-    Works over ssh. Where the output is no terminal, one episode is the default and nothing waits.
-    """
-    out, live = sys.stdout, sys.stdout.isatty()
-    last = episodes or (None if live else 1)
-    true_color = os.environ.get("COLORTERM") in ("truecolor", "24bit")
-    pause, played, caption = 1 / env.metadata["render_fps"], 0, f"{env.name}: Ctrl-C ends"
-    if live:
-        out.write("\x1b[?25l\x1b[2J")  # hides the cursor, clears
-    try:
-        due = time.perf_counter()
+def watch(screen: Any, env: Any, policy: Any, seed: int, episodes: int | None, fps: float) -> list[float]:
+    """Plays the environment's first copy at its own speed, for ever or for so many episodes; their scores."""
+    caption, scores, clock = f"{env.name}: Esc ends  {screen.note}", [], Clock(fps)
+    with suppress(KeyboardInterrupt):
         for done in play(env, policy, seed):
-            columns, lines = shutil.get_terminal_size() if live else (80, 24)
-            frame = env.render(0, max(columns, 1), 2 * max(lines - 2, 1))
-            if done[: env.agents].any():
-                played += 1
-                log = "  ".join(f"{name} {value:.4g}" for name, value in env.log(0, 1).items() if name != "n")
-                caption = f"episode {played}: {log}"
-            home = "\x1b[H" if live else ""
-            say(f"{home}{half_blocks(frame, true_color)}{caption[: columns - 1]}\x1b[K")
-            if played == last:
+            if done[: env.agents].any() and (log := env.log(0, 1)).pop("n"):
+                scores.append(log["score"])
+                values = "  ".join(f"{name} {value:.4g}" for name, value in log.items())
+                caption = f"episode {len(scores)}: {values}"
+            screen.show(env.render(0, *screen.size()), caption)
+            if len(scores) == episodes:
                 break
-            if live:
-                due += pause
-                time.sleep(max(0, due - time.perf_counter()))
-    except KeyboardInterrupt:
-        pass
-    finally:
-        if live:
-            out.write("\x1b[0m\x1b[?25h\n")
+            screen.wait(clock.next())
+    return scores
 
 
-def half_blocks(frame: np.ndarray, true_color: bool = True) -> str:
-    """A picture [2 lines, columns, 3] as text: the upper half of a character is one pixel, the lower
-    another."""
-    text = []
-    for upper, lower in zip(frame[0::2].tolist(), frame[1::2].tolist(), strict=True):
-        colors = None
-        for top, bottom in zip(upper, lower, strict=True):
-            if (top, bottom) != colors:
-                codes = color_code(tuple(top), true_color), color_code(tuple(bottom), true_color)
-                text.append(f"\x1b[38;{codes[0]};48;{codes[1]}m")
-                colors = (top, bottom)
-            text.append("▀")
-        text.append("\x1b[0m\n")
-    return "".join(text)
+def play_by_hand(
+    screen: Any, env: Any, policy: Any, seed: int, episodes: int | None, fps: float
+) -> list[float]:
+    """A person plays the first row, the others play by the policy or, without one, at random; scores of the
+    person's episodes."""
+    person = Person(env, screen, fps)
+    with suppress(KeyboardInterrupt):
+        for done in play_at_random(person, seed) if policy is None else play(person, policy, seed):
+            if done[0]:
+                person.finish_episode()
+            if len(person.scores) == episodes:
+                break
+    return person.scores
 
 
-@functools.lru_cache(4096)
-def color_code(rgb: tuple[int, int, int], true_color: bool) -> str:
-    """A colour as terminals name it; where they know only 256, the nearest of their cube and their greys."""
-    if true_color:
-        return f"2;{rgb[0]};{rgb[1]};{rgb[2]}"
-    levels = (0, 95, 135, 175, 215, 255)
-    r, g, b = (min(range(6), key=lambda i: abs(levels[i] - x)) for x in rgb)
-    grey = min(range(24), key=lambda i: abs(8 + 10 * i - sum(rgb) / 3))
-    candidates = {
-        16 + 36 * r + 6 * g + b: (levels[r], levels[g], levels[b]),
-        232 + grey: (8 + 10 * grey,) * 3,
-    }
-    nearest = min(
-        candidates, key=lambda n: sum((x - y) ** 2 for x, y in zip(candidates[n], rgb, strict=True))
-    )
-    return f"5;{nearest}"
+def play_at_random(env: Any, seed: int) -> Iterator[np.ndarray]:
+    """As `play`, without a policy."""
+    env.reset(seed=seed)
+    env.action_space.seed(seed)
+    while True:
+        _, _, terminals, truncations, _ = env.step(env.action_space.sample())
+        yield terminals | truncations
+
+
+class Person:
+    """An environment whose first row a person plays: `step` puts the person's action in place of the given.
+
+    The environment's file says how: `keys(config)`, the action of each key; `idle`, the action when none is
+    pressed, or None where the game waits for one; and `board(config)` where actions are cells: see Board.
+    """
+
+    AHEAD = 3  # keys that count when pressed faster than the game goes; more would make it lag behind
+
+    def __init__(self, env: Any, screen: Any, fps: float):
+        self.env, self.screen, self.clock = env, screen, Clock(fps)
+        spec = envs.spec(env.name)
+        self.keys, self.idle, self.board = spec.keys(env.config), getattr(spec, "idle", None), board_of(env)
+        self.queue: list[str] = []
+        self.scores: list[float] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+    def step(self, actions: np.ndarray) -> tuple:
+        actions = np.array(actions)
+        actions[0] = self.choose()
+        self.env.log(0, 1)  # what other rows finished before
+        return self.env.step(actions)
+
+    def choose(self) -> Any:
+        """Shows the game and returns what the person does next."""
+        self.show()
+        if self.idle is None:
+            return self.wait_for_action()
+        self.screen.wait(self.clock.next())
+        for key in self.screen.take()[0]:
+            if key not in self.queue[-1:]:  # one that is held repeats
+                self.queue.append(key)
+        del self.queue[self.AHEAD :]
+        return self.keys.get(self.queue.pop(0) if self.queue else self.screen.held(), self.idle)
+
+    def wait_for_action(self) -> Any:
+        while True:
+            while self.queue:
+                key = self.queue.pop(0)
+                action = self.keys[key] if key in self.keys else self.board.press(key)
+                if action is not None:
+                    return action
+            self.show()  # a moved cursor, another size
+            self.screen.wait(0.1, until_key=True)
+            self.queue, click = self.screen.take()
+            if click and self.board and (action := self.board.click(click, self.frame)) is not None:
+                return action
+
+    def show(self) -> None:
+        self.frame = self.env.render(0, *self.screen.size())
+        if self.board:
+            self.board.draw_cursor(self.frame)
+        self.screen.show(self.frame, self.caption())
+
+    def caption(self) -> str:
+        parts = [describe_keys(self.keys, self.board), self.screen.note]
+        if self.scores:
+            parts.insert(0, f"episode {len(self.scores)}: score {self.scores[-1]:.4g}")
+        return "   ".join(part for part in parts if part)
+
+    def finish_episode(self) -> None:
+        """Holds on for a moment: what is on the screen is the last of it that was drawn."""
+        if (log := self.env.log(0, 1))["n"]:
+            self.scores.append(log["score"])
+        self.screen.show(self.frame, self.caption())
+        self.screen.wait(PAUSE)
+        self.screen.take()
+        self.queue = []
+
+
+def describe_keys(keys: dict, board: "Board | None") -> str:
+    """In one line: keys of the same action together."""
+    names: dict[str, list[str]] = {}
+    for key, action in keys.items():
+        names.setdefault(str(action), []).append(key)
+    words = ["arrows and enter"] if board else []
+    return "keys: " + ", ".join([*words, *("/".join(same) for same in names.values()), "Esc ends"])
+
+
+@dataclasses.dataclass
+class Board:
+    """A cursor on a board of cells, action row * columns + column, and where they are drawn.
+
+    view          width and height of the drawing in its own units, as given to draw_view
+    origin        x, y of the middle of the first cell
+    pitch         distance of neighbours
+    """
+
+    rows: int
+    columns: int
+    view: tuple[float, float]
+    origin: tuple[float, float]
+    pitch: float
+
+    KEYS = ("up", "down", "left", "right", "enter", "space")
+    COLOR = (255, 203, 87)  # COLOR_GOLD of ocean_c/draw.h
+
+    def __post_init__(self):
+        self.row, self.column = self.rows // 2, self.columns // 2
+
+    def press(self, key: str) -> int | None:
+        """Moves the cursor, over the edge to the other side, or returns the action of its cell."""
+        if key in ("enter", "space"):
+            return self.row * self.columns + self.column
+        self.row = (self.row + (key == "down") - (key == "up")) % self.rows
+        self.column = (self.column + (key == "right") - (key == "left")) % self.columns
+        return None
+
+    def click(self, point: tuple[float, float], frame: np.ndarray) -> int | None:
+        """Moves the cursor to a point of the frame, in pixels, and returns the action there, if it is one."""
+        scale, left, top = self.fit(frame)
+        column = round(((point[0] - left) / scale - self.origin[0]) / self.pitch)
+        row = round(((point[1] - top) / scale - self.origin[1]) / self.pitch)
+        if not (0 <= row < self.rows and 0 <= column < self.columns):
+            return None
+        self.row, self.column = row, column
+        return row * self.columns + column
+
+    def fit(self, frame: np.ndarray) -> tuple[float, float, float]:
+        """Scale, left and top of the drawing in the frame, as draw_view has them."""
+        height, width, _ = frame.shape
+        scale = min(width / self.view[0], height / self.view[1])
+        return scale, (width - self.view[0] * scale) / 2, (height - self.view[1] * scale) / 2
+
+    def draw_cursor(self, frame: np.ndarray) -> None:
+        """A square round its cell."""
+        scale, left, top = self.fit(frame)
+        x = left + (self.origin[0] + self.column * self.pitch) * scale
+        y = top + (self.origin[1] + self.row * self.pitch) * scale
+        half, line = self.pitch * scale / 2, max(1, round(self.pitch * scale / 12))
+        x0, x1, y0, y1 = (max(0, round(edge)) for edge in (x - half, x + half, y - half, y + half))
+        for rows, columns in (
+            (slice(y0, y0 + line), slice(x0, x1)),
+            (slice(max(y0, y1 - line), y1), slice(x0, x1)),
+            (slice(y0, y1), slice(x0, x0 + line)),
+            (slice(y0, y1), slice(max(x0, x1 - line), x1)),
+        ):
+            frame[rows, columns] = self.COLOR
+
+
+def board_of(env: Any) -> Board | None:
+    spec = envs.spec(env.name)
+    return Board(**spec.board(env.config)) if hasattr(spec, "board") else None
+
+
+class Clock:
+    """Moments at a fixed rate; after a long wait it does not hurry to catch up."""
+
+    def __init__(self, fps: float):
+        self.period, self.due = 1 / fps, time.perf_counter()
+
+    def next(self) -> float:
+        """Seconds until the next one."""
+        now = time.perf_counter()
+        self.due = max(self.due + self.period, now)
+        return self.due - now
+
+
+def speed(spec: Any, config: dict) -> float:
+    """Steps a second that suit the game: `fps` of its file is for the frameskip that stands there."""
+    return spec.fps * spec.config["frameskip"][0] / config["frameskip"] if "frameskip" in config else spec.fps
+
+
+def by_hand(spec: Any, config: dict) -> tuple[dict, float]:
+    """Knobs and steps a second for a person, who sees and acts more often than an agent needs to: a frameskip
+    of few frames, at most 60 times a second and, if need be, at half the speed."""
+    if "frameskip" not in config:
+        return config, spec.fps
+    frames = speed(spec, config) * config["frameskip"]  # a second
+    frameskip = min(config["frameskip"], max(1, round(frames / 120)))
+    more = {"frameskip": frameskip}
+    if "max_steps" in config:  # an episode is as long in frames
+        steps = config["max_steps"] * config["frameskip"] // frameskip
+        more["max_steps"] = min(steps, spec.config["max_steps"][2])
+    return config | more, min(60, frames / frameskip)
 
 
 def film_problem(path: str) -> str | None:
@@ -178,19 +380,29 @@ def film_problem(path: str) -> str | None:
 
 
 def write_film(
-    path: str, env: Any, policy: Any, seed: int, episodes: int = 1, width: int = 320, height: int = 240
+    path: str,
+    env: Any,
+    policy: Any,
+    seed: int,
+    episodes: int,
+    fps: float,
+    width: int = 320,
+    height: int = 240,
 ) -> int:
     """Writes episodes of the environment's first copy to a .gif or .mp4; returns the number of frames."""
     import imageio.v3 as imageio
 
-    fps, played, frames = env.metadata["render_fps"], 0, []
-    for done in play(env, policy, seed):
-        frames.append(env.render(0, width, height))
+    every = math.ceil(fps / FILM_FPS)  # steps to a frame
+    played, frames = 0, []
+    for step, done in enumerate(play(env, policy, seed)):
+        if step % every == 0:
+            frames.append(env.render(0, width, height))
         played += bool(done[: env.agents].any())
-        if played == episodes or len(frames) >= FILM_SECONDS * fps:
+        if played == episodes or step + 1 >= FILM_SECONDS * fps:
             break
-    if path.endswith(".gif"):
-        imageio.imwrite(path, np.stack(frames), duration=1000 / fps, loop=0)
+    if path.endswith(".gif"):  # which counts in hundredths of a second
+        ends = np.round(np.arange(len(frames) + 1) * 100 * every / fps)
+        imageio.imwrite(path, np.stack(frames), duration=(10 * np.diff(ends)).tolist(), loop=0)
     else:
-        imageio.imwrite(path, np.stack(frames), fps=fps)
+        imageio.imwrite(path, np.stack(frames), fps=fps / every)
     return len(frames)

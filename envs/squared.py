@@ -19,3 +19,11 @@ def action_space(config: dict) -> Discrete:
 train = {"total_timesteps": 2_000_000}
 solved = 0.95
 fps = 8
+
+
+# To play it by hand: the action of each key, and the one when none is pressed, or None to wait for a key.
+def keys(config: dict) -> dict[str, int]:
+    return {"up": 1, "w": 1, "down": 2, "s": 2, "left": 3, "a": 3, "right": 4, "d": 4, "space": 0}
+
+
+idle = None

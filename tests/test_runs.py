@@ -17,6 +17,7 @@ import envs
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["--num-envs=32", "--horizon=16", "--minibatch-size=128", "--hidden-size=8", "--log-interval=0.05"]
+NO_DISPLAY = os.environ | {"DISPLAY": "", "WAYLAND_DISPLAY": "", "SSH_CONNECTION": "from elsewhere"}
 
 
 def start(*arguments: object, **options) -> subprocess.Popen:
@@ -390,7 +391,7 @@ def test_eval(trained):
 
 
 def test_watch_without_a_terminal(trained):
-    out, _ = run("--watch", trained, "--episodes", 1, env=os.environ | {"COLORTERM": "truecolor"})
+    out, _ = run("--watch", trained, "--episodes", 1, env=NO_DISPLAY | {"COLORTERM": "truecolor"})
     assert "▀" in out and "38;2;" in out and "episode 1: score" in out
 
 
