@@ -11,13 +11,11 @@
 // Observation  118 floats in [-1, 1]: paddle x, 1 if the paddle is whole, ball x, y, its direction x, y (of
 //              length 1), its speed from 0 (slowest) to 1, lives / 5, score / 864, 1 if this is the second
 //              wall; then 1 for each brick that stands, row by row from the top.
-// Actions      0 stay, 1 left, 2 right, held for `frameskip` frames; with `continuous` a float from -1, left
-// at
-//              full speed, to 1, right.
+// Actions      0 stay, 1 left, 2 right, held for `frameskip` frames; with `continuous` -1.0 is left and 1.0
+//              right at full speed.
 // Reward       point_reward for each point, lost_reward for each ball lost.
 // Episode      ends when 5 balls are lost or both walls are gone; is cut after max_steps. A step ends early
-// when
-//              a ball is lost: the next flies at once, downwards from below the bricks.
+//              when a ball is lost: the next flies at once, downwards from below the bricks.
 // Score        points, at most 864; perf is their share.
 #ifndef BREAKOUT_H
 #define BREAKOUT_H

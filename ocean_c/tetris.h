@@ -19,8 +19,8 @@
 // Reward       when a piece locks: reward_piece, reward_line for each line cleared, and reward_hole and
 //              reward_roughness times what was added to the holes (empty cells below a filled one) and to the
 //              roughness (differences in height of neighbouring columns). reward_game_over at the end.
-// Episode      ends when a new piece has no room, or one locks wholly above the board; is cut after
-// max_steps. Score        lines cleared; perf is their share of TETRIS_SOLVED_LINES, at most 1.
+// Episode      ends when a new piece has no room, or one locks wholly above the board; is cut after max_steps.
+// Score        lines cleared; perf is their share of TETRIS_SOLVED_LINES, at most 1.
 #ifndef TETRIS_H
 #define TETRIS_H
 #include "env.h"
