@@ -9,7 +9,7 @@ config = {  # default, lowest, highest
     "paddle_width": (24.0, 4.0, 144.0),
     "paddle_speed": (3.0, 0.1, 100.0),
     "ball_speed": (2.5, 0.1, 1000.0),
-    "point_reward": (0.2, 0.0, 10.0),
+    "brick_reward": (1.0, 0.0, 10.0),
     "lost_reward": (0.0, -10.0, 0.0),
     "continuous": (0, 0, 1),
 }

@@ -13,7 +13,9 @@
 //              wall; then 1 for each brick that stands, row by row from the top.
 // Actions      0 stay, 1 left, 2 right, held for `frameskip` frames; with `continuous` -1.0 is left and 1.0
 //              right at full speed.
-// Reward       point_reward for each point, lost_reward for each ball lost.
+// Reward       brick_reward for each brick, lost_reward for each ball lost. All bricks must go for the full
+//              score, so one is worth as much as another; rewards by points begin with the few of the low rows,
+//              and learn at half the speed.
 // Episode      ends when 5 balls are lost or both walls are gone; is cut after max_steps. A step ends early
 //              when a ball is lost: the next flies at once, downwards from below the bricks.
 // Score        points, at most 864; perf is their share.
@@ -57,7 +59,7 @@ typedef struct BreakoutConfig {
     float paddle_width; // units
     float paddle_speed; // units a frame
     float ball_speed;   // of a new ball, units a frame
-    float point_reward;
+    float brick_reward;
     float lost_reward;
     int continuous; // whether actions are floats
 } BreakoutConfig;
@@ -346,7 +348,7 @@ static inline void breakout_step(Breakout *breakout, const BreakoutConfig *confi
     const float motion = breakout_action(config, rows) * config->paddle_speed;
     const float x = breakout->ball_x + breakout->direction_x * way;
     const float y = breakout->ball_y + breakout->direction_y * way;
-    const int score = breakout->score, lives = breakout->lives;
+    const int broken = breakout->broken, lives = breakout->lives;
     // Most steps begin and end below the bricks and above the paddle: nothing to touch.
     if ((x >= BREAKOUT_LEFT) & (x <= BREAKOUT_RIGHT) & (y >= BREAKOUT_BELOW_BRICKS) & (y < BREAKOUT_RETURN) &
         (breakout->ball_y >= BREAKOUT_BELOW_BRICKS)) {
@@ -356,7 +358,7 @@ static inline void breakout_step(Breakout *breakout, const BreakoutConfig *confi
     } else {
         breakout_bounce(breakout, config, motion, observations);
     }
-    const float reward = config->point_reward * (float)(breakout->score - score) +
+    const float reward = config->brick_reward * (float)(breakout->broken - broken) +
                          config->lost_reward * (float)(lives - breakout->lives);
     const int over = breakout->lives == 0 || breakout->score == BREAKOUT_MOST;
     breakout->steps++;
