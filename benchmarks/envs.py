@@ -1,12 +1,13 @@
 """Million agent steps a second of every environment through VecEnv.step, on one core, as a markdown table.
 
-    python benchmarks/envs.py                                     all environments, and pong with frameskip 1
+    python benchmarks/envs.py                                     all environments, some with several settings
     python benchmarks/envs.py pong squared --copies 4096 --seconds 10
 
 Timed are the call from Python, the check of the actions, the C loop with its resets, and reading the log;
-actions are drawn beforehand. Repetitions of the environments take turns, so that a busy moment slows all
-alike; the table gives the median, and the slowest and fastest repetition. For comparison: PufferLib 3.0's own
-C on a machine of the same kind, one core and 1,024 copies.
+actions are drawn beforehand. A copy with several agents counts as so many of `--copies`. Repetitions of the
+environments take turns, so that a busy moment slows all alike; the table gives the median, and the slowest
+and fastest repetition. For comparison: PufferLib 3.0's own C on a machine of the same kind, one core and
+1,024 copies.
 """
 
 import argparse
@@ -48,16 +49,19 @@ def main() -> None:
 
 def variants_of(name: str) -> list[tuple[str, str, dict]]:
     """Label, name and config of each row for an environment."""
-    if name != "pong":
-        return [(name, name, {})]
-    return [(f"pong, frameskip {frames}", name, {"frameskip": frames}) for frames in (1, 8)]
+    if name == "pong":
+        return [(f"pong, frameskip {frames}", name, {"frameskip": frames}) for frames in (1, 8)]
+    if name == "snake":
+        crowd = {"agents": 256, "width": 256, "height": 192, "food": 1024}  # room for each as by default
+        return [("snake, 32 to a map", name, {}), ("snake, 256 to a map", name, crowd)]
+    return [(name, name, {})]
 
 
 class Player:
     """An environment in the middle of its episodes, with actions to come."""
 
     def __init__(self, name: str, copies: int, config: dict):
-        self.env = envs.make(name, copies, config=config)
+        self.env = envs.make(name, max(1, copies // envs.resolve(name, config)[1]), config=config)
         self.env.reset(seed=0)
         self.env.action_space.seed(0)
         self.actions = [self.env.action_space.sample() for _ in range(256)]
