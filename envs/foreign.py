@@ -26,6 +26,7 @@ are clipped to -1, 0 and 1 for training; `score` is the game's own.
 import difflib
 import functools
 import importlib
+import inspect
 import math
 import os
 import sys
@@ -36,40 +37,49 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
 from envs.vector import Step, check_integer
 
-# Rewards and observations come in any unit: CartPole's returns of 500 are not learned as they are.
-UNKNOWN_SCALE = {"normalize_observations": True, "normalize_returns": True}
 WIDEST = 2**16  # numbers in a one-hot vector
+# Where the environment takes most of the time, few copies give frequent updates, and to learn more from each
+# step costs little. They step as a whole. Rewards and observations come in any unit: CartPole's returns of 500
+# are not learned as they are.
+TRAIN = {"groups": 1, "update_epochs": 4.0, "normalize_observations": True, "normalize_returns": True}
 Draw = Callable[[np.ndarray], np.ndarray]  # the observations of all rows to a picture of row 0
+Created = tuple[VectorEnv, Draw | None]
 
 
 class Spec:
     """What an environment's Python file holds, found out by creating one copy of it.
 
-    create        (copies, threads, seed) to a vector environment and the function that draws its first copy
+    create        (copies, threads, seed) to a vector environment and, where it can, what draws its first copy
     clip          whether rewards are clipped to [-1, 1]; the score is not
+    seeds_once    whether only creating it can seed it
     """
 
     def __init__(
         self,
         name: str,
-        create: Callable[[int, int, int], tuple[VectorEnv, Draw]],
+        create: Callable[[int, int, int], Created],
         solved: float | None,
         fps: float | None,
         train: dict[str, Any],
         clip: bool = False,
+        seeds_once: bool = False,
     ):
-        self.name, self.solved, self.train, self.clip = name, solved, train, clip
+        self.name, self.solved, self.train = name, solved, train
+        self.clip, self.seeds_once = clip, seeds_once
         self.config: dict[str, tuple] = {}
         self._create = create
         env, _ = self.create(1, 1, 0)
         self.fps = fps or env.metadata.get("render_fps") or 30
+        self.mode = env.metadata.get("autoreset_mode")
         spaces = env.single_observation_space, env.single_action_space
         env.close()
+        if self.mode not in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
+            raise ValueError(f"{name}: its vector environment has an unsupported autoreset_mode, {self.mode}")
         try:
             self.observations, self.to_rows = translate_observations(spaces[0])
             self.actions, self.to_actions = translate_actions(spaces[1])
@@ -83,7 +93,7 @@ class Spec:
     def action_space(self, config: dict) -> Space:
         return self.actions
 
-    def create(self, copies: int, num_threads: int, seed: int) -> tuple[VectorEnv, Draw]:
+    def create(self, copies: int, num_threads: int, seed: int) -> Created:
         """ValueError, with the first line of its reason, where the package that has it cannot create it."""
         try:
             return self._create(copies, num_threads, seed)
@@ -137,8 +147,7 @@ def gym_spec(name: str, rest: str) -> Spec:
         lambda copies, num_threads, seed: create(registered, copies),
         registered.reward_threshold,
         None,
-        # Copies in Python step one after the other: more of them only make updates rarer.
-        {"num_envs": 64 if vectorised else 16, "groups": 1, "total_timesteps": 1_000_000, **UNKNOWN_SCALE},
+        {"num_envs": 64 if vectorised else 16, **TRAIN, "total_timesteps": 1_000_000},
     )
 
 
@@ -153,22 +162,27 @@ def draws(creator: Any) -> dict[str, str]:
     return {"render_mode": "rgb_array"} if "rgb_array" in modes else {}
 
 
-def create_copies(registered: EnvSpec, copies: int) -> tuple[VectorEnv, Draw]:
+def create_copies(registered: EnvSpec, copies: int) -> Created:
     """Copies of an environment, one after the other; the first can draw itself."""
 
     def copy(options: dict[str, str]) -> Callable[[], gymnasium.Env]:
         return lambda: gymnasium.make(registered, **options)
 
-    makers = [copy(draws(loaded(registered.entry_point))), *[copy({})] * (copies - 1)]
+    options = draws(loaded(registered.entry_point))
+    makers = [copy(options), *[copy({})] * (copies - 1)]
     env = SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
-    return env, lambda observations: env.envs[0].render()
+    return env, (lambda observations: env.envs[0].render()) if options else None
 
 
-def create_vectorised(registered: EnvSpec, copies: int) -> tuple[VectorEnv, Draw]:
+def create_vectorised(registered: EnvSpec, copies: int) -> Created:
     """The vector environment that is registered for an id, resetting in the same step if it offers that."""
     creator = loaded(registered.vector_entry_point)
-    env = gymnasium.make_vec(registered, copies, vectorization_mode="vector_entry_point", **draws(creator))
-    return env, lambda observations: env.render()[0]
+    options: dict[str, Any] = draws(creator)
+    picture = (lambda observations: env.render()[0]) if options else None
+    if "autoreset_mode" in inspect.signature(creator).parameters:
+        options["autoreset_mode"] = AutoresetMode.SAME_STEP
+    env = gymnasium.make_vec(registered, copies, vectorization_mode="vector_entry_point", **options)
+    return env, picture
 
 
 def ale_spec(name: str, game: str) -> Spec:
@@ -187,37 +201,63 @@ def ale_spec(name: str, game: str) -> Spec:
     if rom is None:
         raise unknown(name, game, games)
 
-    def create(copies: int, num_threads: int, seed: int) -> tuple[VectorEnv, Draw]:
-        env = AtariVectorEnv(
-            rom,
-            copies,
-            num_threads=num_threads,
-            autoreset_mode=AutoresetMode.SAME_STEP,
-            repeat_action_probability=0.25,
-            noop_max=0,
-            reward_clipping=False,
-        )
-        return env, lambda observations: np.repeat(observations[0, -1, :, :, None], 3, 2)
+    def create(copies: int, num_threads: int, seed: int) -> Created:
+        settings = {"num_threads": num_threads, "autoreset_mode": AutoresetMode.SAME_STEP, "noop_max": 0}
+        settings |= {"repeat_action_probability": 0.25, "reward_clipping": False}
+        env = AtariVectorEnv(rom, copies, **settings)
+        if copies == 1:
+            screen = {"img_height": 210, "img_width": 160, "grayscale": False, "stack_num": 1}
+            env = Mirrored(env, AtariVectorEnv(rom, 1, **settings, **screen))
 
-    train = {"num_envs": 32, "groups": 1, "total_timesteps": 10_000_000, **UNKNOWN_SCALE}
+        def draw(observations: np.ndarray) -> np.ndarray:
+            """The newest frame, as wide as televisions showed it: in colour where there is one copy."""
+            if copies == 1:
+                return resize(env.picture[0, -1], 280, 1)
+            return resize(np.repeat(observations[0, -1, :, :, None], 3, 2), 112, 1)
+
+        return env, draw
+
+    train = {"num_envs": 32, **TRAIN, "total_timesteps": 10_000_000}
     return Spec(name, create, None, 15, train, clip=True)
+
+
+class Mirrored(VectorWrapper):
+    """A vector environment and a second one that does the same but observes what people see."""
+
+    def __init__(self, env: VectorEnv, mirror: VectorEnv):
+        super().__init__(env)
+        self.mirror = mirror
+        self.picture: np.ndarray | None = None  # what the mirror observed last
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        self.picture, _ = self.mirror.reset(seed=seed)
+        return self.env.reset(seed=seed)
+
+    def step(self, actions: np.ndarray) -> Step:
+        self.picture, *_ = self.mirror.step(actions)
+        return self.env.step(actions)
+
+    def close(self, **kwargs: Any) -> None:
+        self.mirror.close()
+        self.env.close()
 
 
 def envpool_spec(name: str, env_id: str) -> Spec:
     try:
         import envpool
     except ImportError:
-        raise ValueError(f"{name} needs EnvPool: pip install envpool") from None
+        raise ValueError(f"{name} needs the [envpool] extra: pip install -e '.[envpool]'") from None
     if env_id not in envpool.list_all_envs():
         raise unknown(name, env_id, envpool.list_all_envs())
 
-    def create(copies: int, num_threads: int, seed: int) -> tuple[VectorEnv, Draw]:
-        env = envpool.make_gymnasium(env_id, num_envs=copies, num_threads=num_threads, seed=seed)
+    def create(copies: int, num_threads: int, seed: int) -> Created:
+        sizes = {"num_envs": copies, "num_threads": num_threads}
+        env = envpool.make_gymnasium(env_id, seed=seed, render_mode="rgb_array", **sizes)
         return env, lambda observations: env.render()[0]
 
-    threshold = envpool.make_spec(env_id).reward_threshold
-    train = {"num_envs": 64, "groups": 1, "total_timesteps": 10_000_000, **UNKNOWN_SCALE}
-    return Spec(name, create, threshold, None, train)
+    threshold = getattr(envpool.make_spec(env_id), "reward_threshold", None)
+    train = {"num_envs": 64, **TRAIN, "total_timesteps": 10_000_000}
+    return Spec(name, create, threshold, None, train, seeds_once=True)
 
 
 KINDS = {"gym": gym_spec, "ale": ale_spec, "envpool": envpool_spec}
@@ -253,6 +293,7 @@ class ForeignEnv(VectorEnv):
         copy: bool = False,
         pin_memory: bool = False,
     ):
+        self.closed = True  # nothing is open until the end
         for argument, value in (("num_envs", num_envs), ("num_threads", num_threads), ("groups", groups)):
             check_integer(argument, value, 1, 2**24)
         check_integer("seed", seed, 0, 2**63 - 1)
@@ -262,14 +303,11 @@ class ForeignEnv(VectorEnv):
         self.config, self.agents = resolve(name, config or {})
         self.name, self.copies, self.num_groups, self.copy = name, num_envs, 1, copy
         self.num_envs = num_envs
-        self._env, self._draw = self._spec.create(num_envs, num_threads, seed)
-        mode = self._env.metadata.get("autoreset_mode")
-        if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
-            raise ValueError(
-                f"{name}: its vector environment has autoreset mode {mode}, which is not supported"
-            )
-        self._same_step = mode == AutoresetMode.SAME_STEP
-        self.metadata = {"autoreset_mode": mode, "render_modes": ["rgb_array"], "render_fps": self._spec.fps}
+        self._num_threads = num_threads
+        self._env, self._draw = self._spec.create(num_envs, num_threads, self._small(seed))
+        self._same_step = self._spec.mode == AutoresetMode.SAME_STEP
+        modes = {"autoreset_mode": self._spec.mode, "render_modes": ["rgb_array"]}
+        self.metadata = modes | {"render_fps": self._spec.fps}
         self.single_observation_space = space = self._spec.observations
         self.single_action_space = self._spec.actions
         self.observation_space = batch_space(space, num_envs)
@@ -307,11 +345,20 @@ class ForeignEnv(VectorEnv):
         elif not self._seeded:
             seed = self._seed
         self._seeded = True
-        batch, _ = self._env.reset(seed=None if seed is None else seed % (2**31 - self.num_envs))
+        if seed is not None:
+            seed = self._small(seed)
+            if self._spec.seeds_once:
+                self._env.close()
+                self._env, self._draw = self._spec.create(self.copies, self._num_threads, seed)
+        batch, _ = self._env.reset(seed=seed)
         self.observations[...] = self._spec.to_rows(batch)
         self._ignored[:] = False
         self._running[:] = 0
         return (self.observations.copy() if self.copy else self.observations), {}
+
+    def _small(self, seed: int) -> int:
+        """A seed that third parties take as 32 bits, those of the other copies included."""
+        return seed % (2**31 - self.copies)
 
     def step(self, actions: np.ndarray, group: int | None = None) -> Step:
         """Takes actions [rows, …]; gives observations, rewards, terminals, truncations, infos.
@@ -421,12 +468,12 @@ class ForeignEnv(VectorEnv):
         check_integer("copy", copy, 0, 0)
         check_integer("width", width, 1, 8192)
         check_integer("height", height, 1, 8192)
+        if self._draw is None:
+            raise ValueError(f"{self.name} cannot be drawn: it offers no render_mode 'rgb_array'")
         try:
             frame = self._draw(self.observations)
         except Exception as error:
             raise ValueError(f"{self.name} cannot be drawn: {first_line(error)}") from error
-        if frame is None:
-            raise ValueError(f"{self.name} cannot be drawn: it offers no render_mode 'rgb_array'")
         return letter_box(np.asarray(frame), width, height)
 
     def save(self) -> dict[str, np.ndarray]:
@@ -487,8 +534,7 @@ def translate_box(space: Box) -> tuple[Box, Callable[[Any], np.ndarray]]:
     if space.dtype == np.uint8 and len(space.shape) == 3 and space.shape[2] <= 4 < space.shape[0]:
         low, high = np.moveaxis(space.low, 2, 0), np.moveaxis(space.high, 2, 0)
         return Box(low, high, dtype=np.uint8), lambda batch: np.moveaxis(batch, 3, 1)
-    highest = float(np.max(np.abs([space.low.astype(float), space.high.astype(float)])))
-    if space.dtype.kind in "iu" and highest < 2**24:  # beyond it bounds stand for "any number"
+    if space.dtype.kind in "iu" and highest(space) < 2**24:  # beyond it bounds stand for "any number"
         dtype = space.dtype if space.dtype.itemsize == 1 else np.int32
     elif space.dtype.kind in "iufb":
         dtype = np.uint8 if space.dtype.kind == "b" else np.float32
@@ -497,6 +543,11 @@ def translate_box(space: Box) -> tuple[Box, Callable[[Any], np.ndarray]]:
     with np.errstate(over="ignore"):
         low, high = space.low.astype(dtype), space.high.astype(dtype)
     return Box(low, high, dtype=dtype), lambda batch: np.asarray(batch, dtype)
+
+
+def highest(space: Box) -> float:
+    """The largest absolute value of a number in the space."""
+    return float(np.abs([space.low.astype(float), space.high.astype(float)]).max())
 
 
 def translate_parts(space: Dict | Tuple) -> tuple[Box, Callable[[Any], np.ndarray]]:
@@ -508,7 +559,7 @@ def translate_parts(space: Dict | Tuple) -> tuple[Box, Callable[[Any], np.ndarra
     binary = all(box.dtype == np.uint8 and box.high.max() <= 1 for box, _ in parts.values())
     dtype = np.uint8 if binary else np.float32
     scales = {
-        key: dtype(1 / max(1, float(np.abs(box.high.astype(float)).max())) if box.dtype.kind in "iu" else 1)
+        key: dtype(1 / max(1, highest(box)) if box.dtype.kind in "iu" else 1)
         for key, (box, _) in parts.items()
     }
     low, high = (
