@@ -44,8 +44,8 @@ from envs.vector import Step, check_integer
 
 WIDEST = 2**16  # numbers in a one-hot vector
 # Where the environment takes most of the time, few copies give frequent updates, and to learn more from each
-# step costs little. They step as a whole. Rewards and observations come in any unit: CartPole's returns of 500
-# are not learned as they are.
+# step costs little. They step as a whole. Rewards and observations come in any unit: CartPole's returns of
+# 500 are not learned as they are.
 TRAIN = {"groups": 1, "update_epochs": 4.0, "normalize_observations": True, "normalize_returns": True}
 Draw = Callable[[np.ndarray], np.ndarray]  # the observations of all rows to a picture of row 0
 Created = tuple[VectorEnv, Draw | None]
