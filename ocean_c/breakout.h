@@ -385,12 +385,12 @@ static inline void breakout_step(Breakout *breakout, const BreakoutConfig *confi
 static inline void breakout_render(const Breakout *breakout, const BreakoutConfig *config, Frame frame) {
     const Color colors[BREAKOUT_ROWS] = {COLOR_CORAL, COLOR_ORANGE, COLOR_GOLD,
                                          COLOR_LEAF,  COLOR_SKY,    COLOR_VIOLET};
-    const float wall = 6, aside = 48, gap = 0.5f;
+    const float wall = 6, aside = 52, gap = 0.5f;
     (void)config;
     frame = draw_view(frame, BREAKOUT_WIDTH + 2 * aside, BREAKOUT_FLOOR + 2 * wall, COLOR_NIGHT);
     frame.left += aside * frame.scale; // the court begins at 0, 0
     frame.top += wall * frame.scale;
-    draw_number(frame, -wall - 3, 0, 3.5f, breakout->score, COLOR_WHITE);
+    draw_number(frame, -wall - 4, 0, 3.5f, breakout->score, COLOR_WHITE);
     for (int life = 0; life < breakout->lives; life++)
         draw_disc(frame, BREAKOUT_WIDTH + wall + 11, 5 + 14 * (float)life, 4.5f, COLOR_TEAL);
     draw_rectangle(frame, -wall, -wall, BREAKOUT_WIDTH + 2 * wall, wall + BREAKOUT_FLOOR, COLOR_LINE);
