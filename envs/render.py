@@ -74,7 +74,8 @@ def perform(args: Any, trained_policy: Callable[[Any, Any], Any]) -> int:
 def evaluate(args: Any, trained_policy: Callable[[Any, Any], Any]) -> str:
     """--eval: the score over many episodes, in a line."""
     episodes = args.episodes or 100
-    env = envs.make(args.env, min(episodes, 64), args.seed, config=args.env_config)
+    agents = envs.resolve(args.env, args.env_config)[1]
+    env = envs.make(args.env, min(math.ceil(episodes / agents), 64), args.seed, config=args.env_config)
     logs = finished_episodes(env, trained_policy(args, env), args.seed, episodes)
     scores = np.array([log["score"] for log in logs])
     perf = f"; perf {np.mean([log['perf'] for log in logs]):.3f}" if "perf" in logs[0] else ""
@@ -127,18 +128,19 @@ def play(env: Any, policy: Any, seed: int) -> Iterator[np.ndarray]:
 def finished_episodes(env: Any, policy: Any, seed: int, episodes: int) -> list[dict[str, float]]:
     """The logs of that many episodes, as VecEnv.log gives them.
 
-    Each copy plays a number of them fixed beforehand, so that short episodes count no more often than long
-    ones.
+    Each row plays a number of them fixed beforehand, so that short episodes count no more often than long
+    ones. Of agents of one copy whose episodes end together, each counts with their mean.
     """
-    left = [episodes // env.copies + (copy < episodes % env.copies) for copy in range(env.copies)]
+    rows = np.arange(env.num_envs)
+    left = episodes // env.num_envs + (rows < episodes % env.num_envs)
     logs: list[dict[str, float]] = []
     for done in play(env, policy, seed):
-        for copy in np.unique(np.flatnonzero(done) // env.agents).tolist():
+        for copy in np.unique(rows[done] // env.agents).tolist():
             log = env.log(copy, copy + 1)
-            if left[copy] and log["n"]:
-                left[copy] -= 1
-                logs.append(log)
-        if not any(left):
+            ended = done & (left > 0) & (rows // env.agents == copy)
+            left[ended] -= 1
+            logs += [log] * int(ended.sum())
+        if not left.any():
             return logs
     raise AssertionError("play goes on for ever")
 
@@ -148,7 +150,7 @@ def watch(screen: Any, env: Any, policy: Any, seed: int, episodes: int | None, f
     caption, scores, clock = f"{env.name}: Esc ends  {screen.note}", [], Clock(fps)
     with suppress(KeyboardInterrupt):
         for done in play(env, policy, seed):
-            if done[: env.agents].any() and (log := env.log(0, 1)).pop("n"):
+            if done[0] and (log := env.log(0, 1)).pop("n"):
                 scores.append(log["score"])
                 values = "  ".join(f"{name} {value:.4g}" for name, value in log.items())
                 caption = f"episode {len(scores)}: {values}"
@@ -397,7 +399,7 @@ def write_film(
     for step, done in enumerate(play(env, policy, seed)):
         if step % every == 0:
             frames.append(env.render(0, width, height))
-        played += bool(done[: env.agents].any())
+        played += bool(done[0])
         if played == episodes or step + 1 >= FILM_SECONDS * fps:
             break
     if path.endswith(".gif"):  # which counts in hundredths of a second
