@@ -7,9 +7,8 @@ config = {  # default, lowest, highest
     "steps_per_row": (6, 1, 1000),
     "max_steps": (5000, 1, 1_000_000),
     "reward_line": (1.0, 0.0, 10.0),
-    "reward_piece": (0.2, -1.0, 1.0),
-    "reward_hole": (-0.1, -1.0, 1.0),
-    "reward_roughness": (-0.02, -1.0, 1.0),
+    "reward_piece": (0.4, 0.0, 1.0),
+    "reward_hole": (-0.2, -1.0, 0.0),
     "reward_game_over": (-1.0, -10.0, 0.0),
 }
 

@@ -16,10 +16,10 @@
 //                  1  whether a fall is due at the end of this step
 //                 63  the step in height from each column to the next, as one of -3 (or less) to 3 (or more)
 // Actions      0 nothing, 1 left, 2 right, 3 rotate clockwise, 4 soft drop, 5 hard drop, 6 hold.
-// Reward       when a piece locks: reward_piece, reward_line for each line cleared, and reward_hole and
-//              reward_roughness times what was added to the holes (empty cells below a filled one) and to the
-//              roughness (differences in height of neighbouring columns). reward_game_over at the end.
-// Episode      ends when a new piece has no room, or one locks wholly above the board; is cut after max_steps.
+// Reward       when a piece locks: reward_piece, reward_line for each line cleared, and reward_hole for each
+//              hole (an empty cell below a filled one) more than before; reward_game_over at the end. Pieces
+//              pay because holes cost: else it is best to wait and place none.
+// Episode      ends when a new piece has no room or one locks above the board; is cut after max_steps.
 // Score        lines cleared; perf is their share of TETRIS_SOLVED_LINES, at most 1.
 #ifndef TETRIS_H
 #define TETRIS_H
@@ -28,15 +28,18 @@
 enum { TETRIS_WIDTH = 10, TETRIS_HEIGHT = 20, TETRIS_HIDDEN = 4, TETRIS_ROWS = 24 };
 enum { TETRIS_MARGIN = 4 }; // solid rows above and below, so that a piece's box never leaves the memory
 enum { TETRIS_NEXT = 3, TETRIS_NONE = 7 };
-enum { TETRIS_BOARD = 0, TETRIS_LANDING = 200, TETRIS_KIND = 400, TETRIS_ROTATION = 407 }; // in a row of
-enum {
+enum { // where in a row of observations
+    TETRIS_BOARD = 0,
+    TETRIS_LANDING = 200,
+    TETRIS_KIND = 400,
+    TETRIS_ROTATION = 407,
     TETRIS_QUEUE = 411,
     TETRIS_HELD = 432,
     TETRIS_CAN_HOLD = 439,
     TETRIS_DUE = 440,
-    TETRIS_CONTOUR = 441
-}; // observations
-#define TETRIS_OBSERVATIONS 504
+    TETRIS_CONTOUR = 441,
+    TETRIS_OBSERVATIONS = 504
+};
 #define TETRIS_SOLVED_LINES 200
 
 typedef struct TetrisConfig {
@@ -45,7 +48,6 @@ typedef struct TetrisConfig {
     float reward_line;
     float reward_piece;
     float reward_hole;
-    float reward_roughness;
     float reward_game_over;
 } TetrisConfig;
 
@@ -71,8 +73,8 @@ typedef struct Tetris {
     int held, can_hold;
     uint8_t next[TETRIS_NEXT];
     uint8_t bag; // bit set of the kinds that are left in it
-    int holes, roughness;
-    int8_t heights[TETRIS_WIDTH + 6]; // of the columns; read as bytes of two numbers
+    int holes;
+    int8_t heights[16]; // of the columns, the first TETRIS_WIDTH of them
     int steps, lines, pieces, tetrises;
     float episode_return;
     TetrisLog log;
@@ -200,22 +202,20 @@ static inline uint64_t tetris_bytes(unsigned bits) {
     return (picked + 0x7F * each) >> 7 & each;
 }
 
-// Counts holes and roughness, row by row: `covered` are the columns with a filled cell here or above.
+// Counts holes and heights, row by row: `covered` are the columns with a filled cell here or above.
 static inline void tetris_measure(Tetris *tetris) {
-    const unsigned columns = TETRIS_FULL & ~TETRIS_EMPTY, pairs = columns & columns << 1;
+    const unsigned columns = TETRIS_FULL & ~TETRIS_EMPTY;
     unsigned covered = 0;
-    int holes = 0, roughness = 0;
+    int holes = 0;
     uint64_t heights[2] = {0, 0};
     for (int row = 0; row < TETRIS_ROWS; row++) {
         const unsigned filled = tetris->rows[TETRIS_MARGIN + row] & columns;
         covered |= filled;
         holes += __builtin_popcount(covered & ~filled);
-        roughness += __builtin_popcount((covered ^ covered << 1) & pairs);
         heights[0] += tetris_bytes(covered >> 6 & 0xFF);
         heights[1] += tetris_bytes(covered << 2 & 0xC0);
     }
     tetris->holes = holes;
-    tetris->roughness = roughness;
     memcpy(tetris->heights, heights, sizeof(heights));
 }
 
@@ -248,16 +248,14 @@ static inline int tetris_lock(Tetris *tetris, const TetrisConfig *config, float 
         tetris->colors[row] |= (uint64_t)(tetris->kind + 1) << 4 * column;
     }
     tetris->pieces++;
-    *reward += config->reward_piece;
-    if (row < TETRIS_HIDDEN) return -1;
-    const int lines = tetris_clear_lines(tetris, tetris->row);
-    const int holes = tetris->holes, roughness = tetris->roughness;
+    if (row < TETRIS_HIDDEN) return -1; // the row of the lowest cell, which came last
+    const int lines = tetris_clear_lines(tetris, tetris->row), holes = tetris->holes;
     tetris_measure(tetris);
     tetris->lines += lines;
     tetris->tetrises += lines == 4;
     tetris->can_hold = 1;
-    *reward += config->reward_line * (float)lines + config->reward_hole * (float)(tetris->holes - holes) +
-               config->reward_roughness * (float)(tetris->roughness - roughness);
+    *reward += config->reward_piece + config->reward_line * (float)lines +
+               config->reward_hole * (float)(tetris->holes - holes);
     return lines;
 }
 
@@ -332,7 +330,7 @@ static inline void tetris_reset(Tetris *tetris, const TetrisConfig *config, Rows
     tetris->held = TETRIS_NONE;
     tetris->can_hold = 1;
     tetris->bag = 0;
-    tetris->holes = tetris->roughness = 0;
+    tetris->holes = 0;
     memset(tetris->heights, 0, sizeof(tetris->heights));
     tetris->steps = tetris->lines = tetris->pieces = tetris->tetrises = 0;
     tetris->episode_return = 0;

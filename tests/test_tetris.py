@@ -36,7 +36,6 @@ OFFSETS = {
         [(0, 0), (-1, 0), (-1, -1), (0, 2), (-1, 2)],
     ],
 }
-QUIET = {"reward_piece": 0.0, "reward_hole": 0.0, "reward_roughness": 0.0}
 
 
 def turned(kind: str, rotation: int) -> list[tuple[int, int]]:
@@ -57,7 +56,7 @@ class Model:
         self.next = [KINDS[i] for i in observations[411:432].reshape(3, 7).argmax(1)]
         self.drawn = [KINDS[observations[400:407].argmax()], *self.next]  # all kinds, in order
         self.held, self.can_hold = None, True
-        self.holes = self.roughness = self.steps = self.lines = self.pieces = self.tetrises = 0
+        self.holes = self.steps = self.lines = self.pieces = self.tetrises = 0
         self.episode_return = 0.0
         self.over = None
         self.spawn(self.drawn[0])
@@ -100,32 +99,24 @@ class Model:
     def heights(self) -> list[int]:
         return [max((20 - r for r, c in self.filled if c == column), default=0) for column in range(10)]
 
-    def measure(self) -> tuple[int, int]:
-        """Holes and roughness."""
-        heights = self.heights()
-        holes = sum(heights) - len(self.filled)
-        return holes, sum(abs(a - b) for a, b in itertools.pairwise(heights))
-
     def lock(self) -> float:
         config = self.config
         self.filled = self.filled | self.here()
         self.pieces += 1
         if all(row < 0 for row, _ in self.here()):
             self.over = "above the board"
-            return config["reward_piece"]
+            return 0
         full = [row for row in range(-4, 20) if all((row, c) in self.filled for c in range(10))]
         for row in full:
             self.filled = {(r + (r < row), c) for r, c in self.filled if r != row}
-        before, after = (self.holes, self.roughness), self.measure()
-        self.holes, self.roughness = after
+        before, self.holes = self.holes, sum(self.heights()) - len(self.filled)
         self.lines += len(full)
         self.tetrises += len(full) == 4
         self.can_hold = True
         return (
             config["reward_piece"]
             + config["reward_line"] * len(full)
-            + config["reward_hole"] * (after[0] - before[0])
-            + config["reward_roughness"] * (after[1] - before[1])
+            + config["reward_hole"] * (self.holes - before)
         )
 
     def step(self, action: int, drawn: str) -> tuple[float, list[str]]:
@@ -307,13 +298,13 @@ class Planner:
         while model.free(model.cells(row + 1, column, rotation)):
             row += 1
         after = copy.copy(model)
-        after.config = model.config | QUIET
         after.row, after.column, after.rotation = row, column, rotation
         after.lock()
         lines = after.lines - model.lines
         spoilt = any(c == 9 for _, c in after.filled) - (lines == 4)
-        depth = sum(19 - r for r, _ in after.here())
-        return 100 * (lines == 4) - 3 * after.holes - 0.5 * after.roughness - 5 * spoilt - 0.3 * depth
+        height = sum(19 - r for r, _ in after.here())
+        roughness = sum(abs(a - b) for a, b in itertools.pairwise(after.heights()))
+        return 100 * (lines == 4) - 3 * after.holes - 0.5 * roughness - 5 * spoilt - 0.3 * height
 
 
 def test_lines_and_their_colors():
