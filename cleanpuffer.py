@@ -968,7 +968,7 @@ def main(argv: list[str]) -> int:
         if shows:
             return render.perform(args, trained_policy)
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
-        args.run_dir = args.run_dir or str(Path("runs") / args.env / stamp)
+        args.run_dir = args.run_dir or str(Path("runs") / args.env.replace("/", "-") / stamp)
         return train(args) or (render.perform(args, trained_policy) if args.gif else 0)
     except (UsageError, build.BuildError) as error:
         print(f"cleanpuffer.py: error: {error}", file=sys.stderr)

@@ -247,11 +247,16 @@ def describe_start(args: Any, trainer: Any) -> str:
     unused_gpu = torch.cuda.is_available() and trainer.device.type == "cpu"
     idle = " (a GPU is idle: --device cuda)" if unused_gpu else ""
     copies = f"{args.num_envs // args.groups} copies x {trainer.env.agents} agents x {args.groups} groups"
+    anew = (
+        "; new episodes begin, as these environments cannot be saved"
+        if args.resume and ":" in args.env
+        else ""
+    )
     line = (
         f"{args.env} on {args.device}{idle}, at most {args.num_threads} threads: {copies}, "
         f"batch {trainer.batch:,} in segments of {args.horizon}, minibatch {args.minibatch_size:,}, "
         f"{sum(p.numel() for p in trainer.parameters):,} weights, "
-        f"{trainer.segments.nbytes() / 2**20:.1f} MB of experience"
+        f"{trainer.segments.nbytes() / 2**20:.1f} MB of experience{anew}"
     )
     settings = [f"{name} {value}" for name, value in vars(args).items() if value is not None]
     lines = [line, "settings: " + ", ".join(settings)]

@@ -65,7 +65,8 @@ def main() -> None:
     print(f"{options.seeds} seeds, median (lowest, highest); {' '.join(extra)}\n")
     print("| env | score | wall seconds | steps | solved | evaluated |\n|---|---|---|---|---|---|")
     for env, runs in results.items():
-        solved = sum(r["score"] is not None and r["score"] >= envs.spec(env).solved for r in runs)
+        goal = envs.spec(env).solved
+        solved = sum(None not in (goal, r["score"]) and r["score"] >= goal for r in runs)
         evaluated = spread([r["evaluated"] for r in runs], ".3f") if options.episodes else "-"
         print(
             f"| {env} | {spread([r['score'] for r in runs], '.3f')} "

@@ -40,7 +40,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
-from envs.vector import Step, check_integer
+from envs.vector import CannotDraw, Step, check_integer
 
 WIDEST = 2**16  # numbers in a one-hot vector
 # Where the environment takes most of the time, few copies give frequent updates, and to learn more from each
@@ -469,11 +469,11 @@ class ForeignEnv(VectorEnv):
         check_integer("width", width, 1, 8192)
         check_integer("height", height, 1, 8192)
         if self._draw is None:
-            raise ValueError(f"{self.name} cannot be drawn: it offers no render_mode 'rgb_array'")
+            raise CannotDraw(f"{self.name} cannot be drawn: it offers no render_mode 'rgb_array'")
         try:
             frame = self._draw(self.observations)
         except Exception as error:
-            raise ValueError(f"{self.name} cannot be drawn: {first_line(error)}") from error
+            raise CannotDraw(f"{self.name} cannot be drawn: {first_line(error)}") from error
         return letter_box(np.asarray(frame), width, height)
 
     def save(self) -> dict[str, np.ndarray]:

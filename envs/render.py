@@ -16,6 +16,7 @@ import torch
 
 import envs
 from envs import screens
+from envs.vector import CannotDraw
 from trackers import is_terminal, say
 
 FILM_SECONDS = 75  # a film ends here even if its episodes go on
@@ -68,6 +69,9 @@ def perform(args: Any, trained_policy: Callable[[Any, Any], Any]) -> int:
             show(args, trained_policy)
     except KeyboardInterrupt:
         return 130
+    except CannotDraw as error:
+        print(f"cleanpuffer.py: error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -37,6 +37,10 @@ import envs
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
 
+class CannotDraw(ValueError):
+    """An environment that has no pictures, or lacks what it needs to draw them."""
+
+
 class VecEnv(VectorEnv):
     """`num_envs` copies of the environment `name`; arguments as in `envs.make`.
 
