@@ -3,7 +3,7 @@
 import codecs
 import contextlib
 import fcntl
-import json
+import math
 import os
 import pty
 import re
@@ -21,8 +21,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, MultiDiscrete
+from PIL import Image, ImageGrab
 from test_runs import NO_DISPLAY, ROOT, SMALL, fails, run
 
+import cleanpuffer
 import envs
 from envs import render, screens
 
@@ -145,8 +147,9 @@ class Session:
 
     def end(self) -> int:
         """The exit code; checks that the terminal is as it was."""
-        while self.read(60):
-            pass
+        end = time.time() + 60
+        while self.read(1):
+            assert time.time() < end, self.screen.caption()
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         assert self.screen.modes == {"1049": False, "25": True, "7": True, "2026": False}
         assert termios.tcgetattr(self.fd) == self.modes
@@ -281,6 +284,21 @@ def test_clock_keeps_its_rate_and_does_not_hurry_after_a_wait(monkeypatch):
     now = 105.0
     assert clock.next() == 0
     assert clock.next() == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("fps, frames", [(15, 40), (40, 40), (120, 14)])
+def test_a_gif_plays_at_the_speed_of_the_game(fps, frames, tmp_path, monkeypatch):
+    """40 steps take 40 / fps seconds; what browsers would slow down is left out."""
+    monkeypatch.setattr(render, "play", lambda env, policy, seed: render.play_at_random(env, seed))
+    monkeypatch.setattr(render, "FILM_SECONDS", 40 / fps)
+    env, path = envs.make("pong", 1), tmp_path / "film.gif"
+    assert render.write_film(str(path), env, None, 0, 1, fps) == frames
+    with Image.open(path) as film:
+        times = []
+        for i in range(film.n_frames):
+            film.seek(i)
+            times.append(film.info["duration"])
+    assert min(times) >= 20 and sum(times) == pytest.approx(1000 * frames * math.ceil(fps / 50) / fps, abs=5)
 
 
 # A person among agents
@@ -521,10 +539,9 @@ def test_play_without_keys(monkeypatch):
     assert "envs/mute.py gives no keys" in render.problem(args)
 
 
-def test_the_settings_of_a_run_do_not_play(trained):
-    assert json.loads((trained / "config.json").read_text())["args"]["play"] is False
-    out, _ = run("--eval", trained, "--episodes", 1)
-    assert out.startswith("score")
+def test_settings_from_a_file_do_not_play(tmp_path):
+    (tmp_path / "settings.json").write_text('{"play": true, "gamma": 0.5}')
+    assert cleanpuffer.read_settings(str(tmp_path / "settings.json")) == {"gamma": 0.5}
 
 
 # In a window
@@ -559,8 +576,6 @@ def display():
 
 
 def screenshot(display: str) -> np.ndarray:
-    from PIL import ImageGrab
-
     return np.asarray(ImageGrab.grab(xdisplay=display).convert("RGB"))
 
 
@@ -624,3 +639,38 @@ def test_a_display_that_does_not_open_is_no_reason_to_stop(trained):
     pytest.importorskip("pyray", reason="raylib is not installed: pip install -e '.[window]'")
     out, _ = run("--watch", trained, env=NO_DISPLAY | {"DISPLAY": ":987"})
     assert "▀" in out and "episode 1: score" in out
+
+
+def test_mouse_and_held_keys_in_a_window(display, monkeypatch):
+    if not shutil.which("xdotool"):
+        pytest.skip("there is no xdotool, which presses keys")
+    monkeypatch.setenv("DISPLAY", display)
+
+    def send(*words: object) -> None:
+        subprocess.run(["xdotool", *map(str, words)], check=True)
+        screen.wait(0.3)
+
+    board = render.Board(**BOARD)
+    with screens.open_screen("board", ("left", "up")) as screen:
+        assert screen.size() == (800, 600)  # in the middle of 1024 x 768
+        frame = np.zeros((400, 400, 3), np.uint8)  # shown as 600 x 600, the board in it 120 x 90 units
+        screen.show(frame, "")
+        x, y = 112 + 100 + (20 + 3 * 20) * 5, 70 + 75 + (25 + 2 * 20) * 5
+        send("mousemove", x, y, "mousedown", 1)
+        keys, click = screen.take()
+        assert board.click(click, frame) == 2 * 5 + 3 and not keys
+        send("mouseup", 1)
+        for words, held in (
+            (("keydown", "Left"), "left"),
+            (("keydown", "Up"), "up"),
+            (("keyup", "Up"), "left"),
+            (("keyup", "Left"), None),
+        ):
+            send(*words)
+            assert screen.held() == held
+        keys, click = screen.take()
+        assert keys[0] == "left" and "up" in keys and click is None
+        subprocess.run(["xdotool", "key", "Up"], check=True)
+        screen.show(frame, "")  # while it draws
+        screen.wait(0.1)
+        assert screen.take()[0] == ["up"]
