@@ -5,6 +5,7 @@ from gymnasium.spaces import Box, Discrete
 
 config = {  # default, lowest, highest
     "size": (7, 7, 19),
+    # On 7 x 7 perfect play gives black 9 points, and the opponent against itself wins half with about 2.
     "komi": (5.5, -361.0, 361.0),
     "move_limit": (3, 1, 100),
     "legal_moves": (1, 0, 1),

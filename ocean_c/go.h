@@ -2,12 +2,10 @@
 // points from which one colour alone can be reached, and komi for white, whom the opponent or the agent plays
 // at random. Suicide is illegal, and so is to take a ko back at once; longer cycles end at the move limit.
 //
-// Opponent     takes stones in atari; else saves its own; else puts stones in atari; else plays a random
-// point,
-//              one on the edge last if no stone is beside it. But for the first it never plays where its
-//              stones would have one liberty, nor, but for the second, fills a point that its own stones
-//              enclose. It passes when nothing is left, or to end the game where the agent has passed and is
-//              behind.
+// Opponent     takes stones in atari; else saves its own; else puts stones in atari; else plays at random, on
+//              the edge last if no stone is beside the point. But to take stones it does not play where its
+//              own would have one liberty, and but to save some it fills no point that its own enclose. It
+//              passes when nothing is left, and ends the game by a pass if the agent passes and is behind.
 // Observation  signed bytes in a row, for n = size x size points, row by row from the top:
 //              n       1 the agent's stone, -1 the opponent's, 0 empty
 //              1       colour: 1 the agent is black, -1 white
@@ -531,7 +529,7 @@ static inline void go_render(const Go *go, const GoConfig *config, Frame frame) 
         const float y = side == GO_AGENT ? 0.3125f : 2.4375f;
         draw_disc(frame, 7.95f, y + 0.4f, 0.375f, colors[side]);
         go_draw_stone(frame, 7.95f, y + 0.4f, 0.3f, go->black == side);
-        draw_number(frame, 9.875f, y + 0.09f, 0.125f, area[side], colors[side]);
+        draw_number(frame, 9.875f, y + 0.09375f, 0.125f, area[side], colors[side]);
         draw_disc(frame, 7.95f, y + 1.3f, 0.2f, COLOR_LINE);
         go_draw_stone(frame, 7.95f, y + 1.3f, 0.16f, go->black != side);
         draw_number(frame, 9.875f, y + 1.0625f, 0.09375f, go->captured[side], (Color){128, 136, 164});
