@@ -20,7 +20,8 @@
 //              hole (an empty cell below a filled one) more than before; reward_game_over at the end. Pieces
 //              pay because holes cost: else it is best to wait and place none.
 // Episode      ends when a new piece has no room or one locks above the board; is cut after max_steps.
-// Score        lines cleared; perf is their share of TETRIS_SOLVED_LINES, at most 1.
+// Score        lines cleared; perf is their share of TETRIS_SOLVED_LINES, at most 1. Putting each piece where
+//              it leaves the fewest holes and the lowest, smoothest stack clears some 360 in 5000 steps.
 #ifndef TETRIS_H
 #define TETRIS_H
 #include "env.h"
