@@ -3,9 +3,12 @@
 // below a cell that would give the agent four. It is beaten by two threats at once, side by side or one above
 // the other. Who begins is random.
 //
-// Observation  7 x 7 signed bytes: the board, its top row first, 0 empty, 1 the agent's disc, -1 the
-//              opponent's; then a row of 1 for each column that is not full, which masks the actions. It is
-//              always the agent's turn.
+// Observation  19 x 7 signed bytes, each board with its top row first:
+//                6  the discs: 1 the agent's, -1 the opponent's, 0 empty
+//                6  1 where a disc would give the agent four
+//                6  1 where a disc would give the opponent four
+//                1  1 for each column that is not full, which masks the actions
+//              It is always the agent's turn.
 // Actions      the column, 0 to 6; a disc in a full column loses the game.
 // Reward       1 for a win, -1 for a loss, 0 for a draw.
 // Episode      ends with four in a row, on a full board, or with a move in a full column. Never cut.
@@ -53,7 +56,7 @@ static inline int connect4_agents(const Connect4Config *config) {
 }
 static inline int connect4_observation_bytes(const Connect4Config *config) {
     (void)config;
-    return CONNECT4_CELLS + CONNECT4_COLUMNS;
+    return 3 * CONNECT4_CELLS + CONNECT4_COLUMNS;
 }
 
 static inline void connect4_init(Connect4 *game, const Connect4Config *config, Rng rng) {
@@ -99,10 +102,25 @@ static inline uint64_t connect4_draw(Rng *rng, uint64_t random, uint64_t cells) 
         }
 }
 
-static inline void connect4_observe(uint64_t move, int8_t disc, int8_t *observations) {
-    const int bit = __builtin_ctzll(move), column = bit / 7, row = bit - column * 7;
-    observations[(CONNECT4_ROWS - 1 - row) * CONNECT4_COLUMNS + column] = disc;
-    observations[CONNECT4_CELLS + column] = row < CONNECT4_ROWS - 1;
+// Where the lowest of these cells stands in an observed board.
+static inline int connect4_place(uint64_t cells) {
+    const int bit = __builtin_ctzll(cells), column = bit / 7, row = bit - column * 7;
+    return (CONNECT4_ROWS - 1 - row) * CONNECT4_COLUMNS + column;
+}
+
+static inline void connect4_observe_move(uint64_t move, int8_t disc, int8_t *observations) {
+    const int place = connect4_place(move);
+    observations[place] = disc;
+    if (place < CONNECT4_COLUMNS) observations[3 * CONNECT4_CELLS + place] = 0; // the column is full
+}
+
+static inline void connect4_observe_threats(const Connect4 *game, int8_t *observations) {
+    const uint64_t all = game->agent | game->opponent;
+    memset(observations + CONNECT4_CELLS, 0, 2 * CONNECT4_CELLS);
+    for (uint64_t cells = connect4_threats(game->agent, all); cells; cells &= cells - 1)
+        observations[CONNECT4_CELLS + connect4_place(cells)] = 1;
+    for (uint64_t cells = connect4_threats(game->opponent, all); cells; cells &= cells - 1)
+        observations[2 * CONNECT4_CELLS + connect4_place(cells)] = 1;
 }
 
 // The opponent's move, on a board that is not full; returns whether it wins.
@@ -119,15 +137,15 @@ static inline int connect4_reply(Connect4 *game, const Connect4Config *config, i
     const uint64_t move = connect4_draw(&game->rng, random, cells);
     game->opponent |= move;
     game->last_move = move;
-    connect4_observe(move, -1, observations);
+    connect4_observe_move(move, -1, observations);
     return connect4_fours(game->opponent) != 0;
 }
 
 static inline void connect4_reset(Connect4 *game, const Connect4Config *config, Rows rows) {
     game->agent = game->opponent = game->last_move = 0;
     game->moves = 0;
-    memset(rows.observations, 0, CONNECT4_CELLS);
-    memset((int8_t *)rows.observations + CONNECT4_CELLS, 1, CONNECT4_COLUMNS);
+    memset(rows.observations, 0, 3 * CONNECT4_CELLS);
+    memset((int8_t *)rows.observations + 3 * CONNECT4_CELLS, 1, CONNECT4_COLUMNS);
     if (rng_next(&game->rng) >> 63) connect4_reply(game, config, rows.observations);
 }
 
@@ -162,7 +180,7 @@ static inline void connect4_step(Connect4 *game, const Connect4Config *config, R
     }
     game->agent |= move;
     game->last_move = move;
-    connect4_observe(move, 1, rows.observations);
+    connect4_observe_move(move, 1, rows.observations);
     if (connect4_fours(game->agent))
         connect4_end(game, config, rows, 1);
     else if ((game->agent | game->opponent) == CONNECT4_BOARD)
@@ -171,6 +189,8 @@ static inline void connect4_step(Connect4 *game, const Connect4Config *config, R
         connect4_end(game, config, rows, -1);
     else if ((game->agent | game->opponent) == CONNECT4_BOARD)
         connect4_end(game, config, rows, 0);
+    else
+        connect4_observe_threats(game, rows.observations);
 }
 
 // A board whose cells are `cell` wide, its upper left corner at x, y. A white dot marks the newest disc,

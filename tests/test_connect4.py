@@ -153,6 +153,21 @@ def test_log_counts_how_games_end():
     assert log["perf"] == log["score"]
 
 
+def test_threats_are_the_cells_that_would_make_four():
+    env, seen = envs.make("connect4", COPIES), 0
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    for _ in range(60):
+        for boards in env.step(env.action_space.sample())[0]:
+            for disc, threats in ((AGENT, boards[6:12]), (OPPONENT, boards[12:18])):
+                for cell in np.ndindex(6, 7):
+                    with_it = boards[:6].copy()
+                    with_it[cell] = disc
+                    assert threats[cell] == (boards[cell] == 0 and has_four(with_it, disc))
+            seen += boards[6:18].any()
+    assert seen
+
+
 def test_the_mask_is_the_columns_that_are_not_full():
     env = envs.make("connect4", COPIES)
     env.reset(seed=0)
