@@ -103,20 +103,20 @@ class Args:
     beta1: float = 0.9  # momentum of Muon, first moment of Adam
     beta2: float = 0.999  # second moment of Adam
     eps: float = 1e-12  # added to Adam's denominator
-    gamma: float = 0.98  # discount
-    gae_lambda: float = 0.9  # decay of the traces in advantages and value targets
+    gamma: float = 0.99  # discount
+    gae_lambda: float = 0.85  # decay of the traces in advantages and value targets
     rho_clip: float = 1.0  # V-trace: bound of the ratio that weighs a step's own error
     c_clip: float = 1.0  # V-trace: bound of the ratio that carries later errors back
     clip_coef: float = 0.1  # PPO: how far from 1 a ratio may move
     vf_coef: float = 2.0  # weight of the value loss
     vf_clip_coef: float = 0.2  # how far a value may move from the rollout's in one update; 0 is no limit
-    ent_coef: float = 0.015  # weight of the entropy bonus
+    ent_coef: float = 0.01  # weight of the entropy bonus
     max_grad_norm: float = 1.5  # a larger gradient is scaled down to this norm; 0 is no limit
-    prio_alpha: float = 0.8  # segments are drawn by their sum of |advantage| to this power; 0 is uniformly
+    prio_alpha: float = 0.4  # segments are drawn by their sum of |advantage| to this power; 0 is uniformly
     prio_beta0: float = 0.2  # exponent of the weights that correct for it, at the start; it rises to 1
 
     normalize_observations: bool = False  # float observations to mean 0 and variance 1 over the run
-    normalize_returns: bool = False  # divide rewards by the standard deviation of their discounted sums
+    normalize_returns: bool = True  # divide rewards by the root mean square of their discounted sums
     hidden_size: int | Literal["auto"] = "auto"  # width of the network
     recurrent: Literal["lstm", "none"] = "lstm"  # what carries memory from step to step
     state_reset: float = 0.02  # share of segments that begin with a zero LSTM state, as a fresh agent does
@@ -447,8 +447,7 @@ class Trainer:
         self.profile = Profile()
         self.steps = self.updates = 0
         self.losses = torch.zeros(len(trackers.LOSSES))
-        self.returns = torch.zeros(env.num_envs, device=self.device)  # discounted sums of the rewards so far
-        self.return_normalizer = policies.Normalizer().to(self.device)
+        self.return_moment = torch.zeros(2, device=self.device)  # sum of squared returns, and how many
         env.reset()
         self.state = self.policy.initial_state(env.num_envs)
 
@@ -474,13 +473,14 @@ class Trainer:
             self.scale_rewards()
 
     def scale_rewards(self) -> None:
-        """Divides rewards by the standard deviation of their discounted sums, over all of the run."""
-        s, sums = self.segments, []
-        for rewards, done in zip(s.rewards.unbind(1), (s.terminals | s.truncations).unbind(1), strict=True):
-            sums.append(self.returns * self.args.gamma + rewards)
-            self.returns = sums[-1] * (1 - done)
-        self.return_normalizer.update(torch.stack(sums))
-        s.rewards /= self.return_normalizer.scale()
+        """Divides rewards by the root mean square, over all of the run, of their discounted sums from each
+        step to the end of its episode or segment."""
+        s, sums = self.segments, torch.zeros_like(self.segments.rewards[:, 0])
+        for t in reversed(range(self.args.horizon)):
+            sums = s.rewards[:, t] + self.args.gamma * sums * (1 - (s.terminals[:, t] | s.truncations[:, t]))
+            self.return_moment[0] += (sums**2).mean()
+        self.return_moment[1] += self.args.horizon
+        s.rewards /= (self.return_moment[0] / self.return_moment[1] + 1e-8).sqrt()
 
     @torch.inference_mode()
     def rollout(self, group: int, noise: Tensor) -> None:
@@ -628,7 +628,7 @@ class Trainer:
             "updates": self.updates,
             "generators": [torch.get_rng_state(), self.generator.get_state()],
             "lstm": self.state,
-            "returns": [self.returns, self.return_normalizer.state_dict()],
+            "return_moment": self.return_moment,
             "environment": {name: torch.from_numpy(array) for name, array in self.env.save().items()},
         }
 
@@ -641,8 +641,7 @@ class Trainer:
         if saved["environment"]:  # those of others cannot be saved, and begin new episodes
             self.env.load({name: tensor.numpy() for name, tensor in saved["environment"].items()})
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.returns.copy_(saved["returns"][0])
-        self.return_normalizer.load_state_dict(saved["returns"][1])
+        self.return_moment.copy_(saved["return_moment"])
         torch.set_rng_state(saved["generators"][0])
         self.generator.set_state(saved["generators"][1])
         for own, state in zip(self.state, saved["lstm"], strict=True):
@@ -935,7 +934,8 @@ def choose_sizes(args: Args) -> None:
     if args.num_envs % args.groups:
         raise UsageError(f"--groups: {args.groups} does not divide --num-envs {args.num_envs}")
     if args.minibatch_size == "auto":
-        args.minibatch_size = max(1, min(batch, 16384 if on_gpu else 2048) // args.horizon) * args.horizon
+        steps = min(batch, 16384) if on_gpu else max(min(batch, 2048), batch // 8)
+        args.minibatch_size = max(1, steps // args.horizon) * args.horizon
     if args.minibatch_size % args.horizon or args.minibatch_size > batch:
         raise UsageError(f"--minibatch-size: {args.minibatch_size} must be a multiple of --horizon "
                          f"{args.horizon} and at most the batch, {rows} rows x {args.horizon} = {batch}")

@@ -29,6 +29,6 @@ def keys(config: dict) -> dict[str, int | float]:
 
 
 idle = 0
-train = {"total_timesteps": 20_000_000}
+train = {"total_timesteps": 25_000_000, "num_envs": 512}
 solved = 800
 fps = 15

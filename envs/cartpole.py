@@ -5,7 +5,7 @@ import math
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-config = {"max_steps": (500, 1, 1_000_000), "reward": (0.1, 0.0, 1.0)}  # default, lowest, highest
+config = {"max_steps": (500, 1, 1_000_000)}  # default, lowest, highest
 
 
 def observation_space(config: dict) -> Box:
@@ -23,6 +23,6 @@ def keys(config: dict) -> dict[str, int]:
 
 
 idle = None  # every step is a push
-train = {"total_timesteps": 3_000_000, "learning_rate": 0.01, "gamma": 0.99}
+train = {"total_timesteps": 1_000_000}
 solved = 475
 fps = 50

@@ -7,7 +7,7 @@ config = {"opponent_randomness": (0.0, 0.0, 1.0)}  # default, lowest, highest
 
 
 def observation_space(config: dict) -> Box:
-    return Box(-1, 1, (19, 7), np.int8)
+    return Box(-1, 1, (22, 7), np.int8)
 
 
 def action_space(config: dict) -> Discrete:
@@ -16,7 +16,7 @@ def action_space(config: dict) -> Discrete:
 
 def action_mask(config: dict) -> slice:
     """The part of a flattened observation that says which columns are not full."""
-    return slice(126, 133)
+    return slice(147, 154)
 
 
 def keys(config: dict) -> dict[str, int]:
@@ -25,6 +25,6 @@ def keys(config: dict) -> dict[str, int]:
 
 
 idle = None  # the game waits for a key
-train = {"total_timesteps": 10_000_000}
+train = {"total_timesteps": 10_000_000, "num_envs": 512, "hidden_size": 64}
 solved = 0.95
 fps = 2

@@ -45,6 +45,6 @@ def board(config: dict) -> dict:
 
 
 idle = None  # the game waits for a move
-train = {"total_timesteps": 30_000_000}
+train = {"total_timesteps": 20_000_000, "num_envs": 512, "hidden_size": 128}
 solved = 0.9
 fps = 2

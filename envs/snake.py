@@ -32,6 +32,6 @@ def keys(config: dict) -> dict[str, int]:
 
 
 idle: int | None = 0  # the action without a key: straight on
-train = {"total_timesteps": 10_000_000, "num_envs": 16, "gamma": 0.99, "ent_coef": 0.002}
+train = {"total_timesteps": 10_000_000, "num_envs": 16}
 solved = 30
 fps = 10

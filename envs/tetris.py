@@ -26,6 +26,6 @@ def keys(config: dict) -> dict[str, int]:
 
 
 idle = 0
-train = {"total_timesteps": 100_000_000}
+train = {"total_timesteps": 30_000_000, "num_envs": 512, "hidden_size": 64}
 solved = 180
 fps = 12

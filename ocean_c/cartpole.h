@@ -5,8 +5,7 @@
 // Observation  4 floats: position of the cart in metres, its velocity, angle of the pole in radians (0 is
 //              up), its angular velocity.
 // Actions      0 push left, 1 push right, with 10 newtons.
-// Reward       `reward` for every step, also the one with which the pole falls: 0.1, because returns of the
-//              order of one are learned faster; Gymnasium gives 1.
+// Reward       1 for every step, also the one with which the pole falls.
 // Episode      begins with all four between -0.05 and 0.05, ends when the cart is more than 2.4 metres from
 //              the middle or the pole more than 12 degrees from upright, and is cut after max_steps.
 // Score        steps that the episode lasted; perf is their share of max_steps.
@@ -32,7 +31,6 @@ typedef float CartpoleNumber;
 
 typedef struct CartpoleConfig {
     int max_steps;
-    float reward;
 } CartpoleConfig;
 
 typedef struct CartpoleLog {
@@ -123,7 +121,7 @@ static inline void cartpole_step(Cartpole *cartpole, const CartpoleConfig *confi
     const int fallen = (cartpole->position > furthest) | (cartpole->position < -furthest) |
                        (cartpole->angle > steepest) | (cartpole->angle < -steepest);
     const int cut = !fallen & (cartpole->steps >= config->max_steps);
-    *rows.rewards = config->reward;
+    *rows.rewards = 1;
     *rows.terminals = (uint8_t)fallen;
     *rows.truncations = (uint8_t)cut;
     if (!(fallen | cut)) {
@@ -133,7 +131,7 @@ static inline void cartpole_step(Cartpole *cartpole, const CartpoleConfig *confi
     const float steps = (float)cartpole->steps;
     cartpole->log.score += steps;
     cartpole->log.perf += steps / (float)config->max_steps;
-    cartpole->log.episode_return += steps * config->reward;
+    cartpole->log.episode_return += steps;
     cartpole->log.episode_length += steps;
     cartpole->log.n += 1;
     if (cut) cartpole_observe(cartpole, rows.final_observations);

@@ -3,10 +3,12 @@
 // below a cell that would give the agent four. It is beaten by two threats at once, side by side or one above
 // the other. Who begins is random.
 //
-// Observation  19 x 7 signed bytes, each board with its top row first:
+// Observation  22 x 7 signed bytes, each board with its top row first:
 //                6  the discs: 1 the agent's, -1 the opponent's, 0 empty
 //                6  1 where a disc would give the agent four
 //                6  1 where a disc would give the opponent four
+//                3  1 for each column where the agent would win now, where the opponent would, and where a disc
+//                   would lift the opponent to a cell where it wins
 //                1  1 for each column that is not full, which masks the actions
 //              It is always the agent's turn.
 // Actions      the column, 0 to 6; a disc in a full column loses the game.
@@ -23,7 +25,8 @@
 #define CONNECT4_COLUMNS 7
 #define CONNECT4_ROWS 6
 #define CONNECT4_CELLS (CONNECT4_ROWS * CONNECT4_COLUMNS)
-#define CONNECT4_FLOOR 0x0040810204081ull // the lowest cell of each column
+#define CONNECT4_MASK (3 * CONNECT4_CELLS + 3 * CONNECT4_COLUMNS) // where it begins in an observation
+#define CONNECT4_FLOOR 0x0040810204081ull                         // the lowest cell of each column
 #define CONNECT4_BOARD (CONNECT4_FLOOR * 63)
 
 typedef struct Connect4Config {
@@ -56,7 +59,7 @@ static inline int connect4_agents(const Connect4Config *config) {
 }
 static inline int connect4_observation_bytes(const Connect4Config *config) {
     (void)config;
-    return 3 * CONNECT4_CELLS + CONNECT4_COLUMNS;
+    return CONNECT4_MASK + CONNECT4_COLUMNS;
 }
 
 static inline void connect4_init(Connect4 *game, const Connect4Config *config, Rng rng) {
@@ -111,16 +114,24 @@ static inline int connect4_place(uint64_t cells) {
 static inline void connect4_observe_move(uint64_t move, int8_t disc, int8_t *observations) {
     const int place = connect4_place(move);
     observations[place] = disc;
-    if (place < CONNECT4_COLUMNS) observations[3 * CONNECT4_CELLS + place] = 0; // the column is full
+    if (place < CONNECT4_COLUMNS) observations[CONNECT4_MASK + place] = 0; // the column is full
 }
 
 static inline void connect4_observe_threats(const Connect4 *game, int8_t *observations) {
-    const uint64_t all = game->agent | game->opponent;
-    memset(observations + CONNECT4_CELLS, 0, 2 * CONNECT4_CELLS);
-    for (uint64_t cells = connect4_threats(game->agent, all); cells; cells &= cells - 1)
-        observations[CONNECT4_CELLS + connect4_place(cells)] = 1;
-    for (uint64_t cells = connect4_threats(game->opponent, all); cells; cells &= cells - 1)
-        observations[2 * CONNECT4_CELLS + connect4_place(cells)] = 1;
+    const uint64_t all = game->agent | game->opponent, playable = connect4_playable(all);
+    int8_t *columns = observations + 3 * CONNECT4_CELLS;
+    memset(observations + CONNECT4_CELLS, 0, CONNECT4_MASK - CONNECT4_CELLS);
+    for (uint64_t cells = connect4_threats(game->agent, all); cells; cells &= cells - 1) {
+        const int place = connect4_place(cells), column = place % CONNECT4_COLUMNS;
+        observations[CONNECT4_CELLS + place] = 1;
+        columns[column] |= (cells & -cells & playable) != 0;
+    }
+    for (uint64_t cells = connect4_threats(game->opponent, all); cells; cells &= cells - 1) {
+        const int place = connect4_place(cells), column = place % CONNECT4_COLUMNS;
+        observations[2 * CONNECT4_CELLS + place] = 1;
+        columns[CONNECT4_COLUMNS + column] |= (cells & -cells & playable) != 0;
+        columns[2 * CONNECT4_COLUMNS + column] |= (cells & -cells & playable << 1) != 0;
+    }
 }
 
 // The opponent's move, on a board that is not full; returns whether it wins.
@@ -144,8 +155,8 @@ static inline int connect4_reply(Connect4 *game, const Connect4Config *config, i
 static inline void connect4_reset(Connect4 *game, const Connect4Config *config, Rows rows) {
     game->agent = game->opponent = game->last_move = 0;
     game->moves = 0;
-    memset(rows.observations, 0, 3 * CONNECT4_CELLS);
-    memset((int8_t *)rows.observations + 3 * CONNECT4_CELLS, 1, CONNECT4_COLUMNS);
+    memset(rows.observations, 0, CONNECT4_MASK);
+    memset((int8_t *)rows.observations + CONNECT4_MASK, 1, CONNECT4_COLUMNS);
     if (rng_next(&game->rng) >> 63) connect4_reply(game, config, rows.observations);
 }
 

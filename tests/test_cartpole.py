@@ -91,7 +91,7 @@ def test_each_step_in_floats(policy):
         states = env.observations.astype(float)
         actions = rng.integers(0, 2, COPIES) if policy == "random" else balance(states)
         _, rewards, terminals, truncations, _ = env.step(actions)
-        assert (rewards == np.float32(0.1)).all() and not truncations.any()
+        assert (rewards == 1).all() and not truncations.any()
         for copy, state in enumerate(states):
             original.state, original.steps_beyond_terminated = state, None
             terminated = original.step(int(actions[copy]))[2]
@@ -134,7 +134,7 @@ def test_cut_and_log():
     assert (np.abs(infos["final_obs"] - old) < 0.5).all() and (infos["final_obs"] != observations).all()
     log = env.log()
     assert log["score"] == log["episode_length"] == 500 and log["perf"] == 1 and log["n"] == COPIES
-    assert log["episode_return"] == pytest.approx(50)
+    assert log["episode_return"] == pytest.approx(500)
 
 
 def test_a_fall_on_the_last_step_is_no_cut():
