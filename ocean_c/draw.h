@@ -105,6 +105,19 @@ static inline Frame draw_view(Frame frame, float width, float height, Color back
     return frame;
 }
 
+// A dot of a digit: its edges lie between pixels where it has some, so that none show between dots.
+static inline void draw_dot(Frame frame, float x, float y, float width, float height, Color color) {
+    float x0 = frame.left + x * frame.scale, x1 = frame.left + (x + width) * frame.scale;
+    float y0 = frame.top + y * frame.scale, y1 = frame.top + (y + height) * frame.scale;
+    if (height * frame.scale >= 1.5f) {
+        x0 = roundf(x0), x1 = roundf(x1);
+        y0 = roundf(y0), y1 = roundf(y1);
+    }
+    frame.left = frame.top = 0;
+    frame.scale = 1;
+    draw_rectangle(frame, x0, y0, x1 - x0, y1 - y0, color);
+}
+
 // An integer in digits of 3 x 5 dots of `dot` units, right-aligned at x: a score.
 static inline void draw_number(Frame frame, float x, float y, float dot, int number, Color color) {
     static const uint16_t digits[10] = {// five rows of three bits, the top row highest
@@ -115,12 +128,11 @@ static inline void draw_number(Frame frame, float x, float y, float dot, int num
         x -= 3 * dot;
         for (int bit = 0; bit < 15; bit++)
             if (digits[rest % 10] >> (14 - bit) & 1)
-                draw_rectangle(frame, x + (float)(bit % 3) * dot, y + (float)(bit / 3) * dot, dot, dot,
-                               color);
+                draw_dot(frame, x + (float)(bit % 3) * dot, y + (float)(bit / 3) * dot, dot, dot, color);
         x -= dot;
         rest /= 10;
     } while (rest);
-    if (number < 0) draw_rectangle(frame, x - 2 * dot, y + 2 * dot, 2 * dot, dot, color);
+    if (number < 0) draw_dot(frame, x - 2 * dot, y + 2 * dot, 2 * dot, dot, color);
 }
 
 #endif

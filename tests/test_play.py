@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import fcntl
+import importlib.util
 import math
 import os
 import pty
@@ -557,10 +558,17 @@ def test_without_raylib_or_display_it_is_the_terminal(monkeypatch):
     assert "[window]" in screens.open_screen("game").note
 
 
+def skip_without_raylib() -> None:
+    if not importlib.util.find_spec("pyray"):
+        pytest.skip("raylib is not installed: pip install -e '.[window]'")
+
+
 @pytest.fixture(scope="module")
 def display():
     """A display in memory."""
-    pytest.importorskip("pyray", reason="raylib is not installed: pip install -e '.[window]'")
+    skip_without_raylib()
+    import torch._dynamo  # noqa: F401  # where triton is installed, it can be loaded before raylib only
+
     if not shutil.which("Xvfb"):
         pytest.skip("there is no Xvfb, a display in memory")
     reader, writer = os.pipe()
@@ -636,7 +644,7 @@ def test_watch_in_a_window(display, trained):
 
 
 def test_a_display_that_does_not_open_is_no_reason_to_stop(trained):
-    pytest.importorskip("pyray", reason="raylib is not installed: pip install -e '.[window]'")
+    skip_without_raylib()
     out, _ = run("--watch", trained, env=NO_DISPLAY | {"DISPLAY": ":987"})
     assert "▀" in out and "episode 1: score" in out
 
