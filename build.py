@@ -67,6 +67,15 @@ class BuildError(RuntimeError):
     """An environment that cannot be compiled; the first line of the message says why."""
 
 
+def compiler_command() -> str:
+    return os.environ.get("CC", "").strip() or sysconfig.get_config_var("CC") or "cc"
+
+
+def has_compiler() -> bool:
+    """Whether there is one; what is wrong with a CC that is no command, `load` says."""
+    return bool(shutil.which(compiler_command().split()[0]))
+
+
 def environments() -> list[str]:
     """Names of the environments that have a header in ocean_c/."""
     return sorted(p.stem for p in SOURCES.glob("*.h") if p.name not in SHARED + LIBRARIES)
@@ -93,7 +102,7 @@ def compile_module(name: str, declarations: str = "", debug: bool = False, force
     header = SOURCES / f"{name}.h"
     if not header.exists():
         raise BuildError(f"no environment '{name}': there is no {header}")
-    command = os.environ.get("CC", "").strip() or sysconfig.get_config_var("CC") or "cc"
+    command = compiler_command()
     try:
         compiler = shlex.split(command)
     except ValueError as error:

@@ -170,7 +170,8 @@ class Policy(nn.Module):
         self.outputs = math.prod(self.action_shape) if self.continuous else int(action_space.n)
         # Integers become numbers of the order of one; floats are taken as they come, or normalised.
         integers = np.issubdtype(observation_space.dtype, np.integer)
-        self.scale = 1 / float(np.max(observation_space.high)) if integers else 1.0
+        low, high = float(observation_space.low.min()), float(observation_space.high.max())
+        self.scale = 1 / max(1.0, -low, high) if integers else 1.0
         self.normalizer = policies.Normalizer(self.shape) if normalize and not integers else None
         is_image = policies.Convolution.fits(self.shape)
         self.encoder = (policies.Convolution(self.shape, hidden_size) if is_image
@@ -191,7 +192,7 @@ class Policy(nn.Module):
         if self.continuous:  # outputs of -1 and 1 are the ends of a bounded action
             self.log_std = nn.Parameter(torch.zeros(self.outputs))
             self.low, self.high = (torch.from_numpy(x).float() for x in (action_space.low, action_space.high))
-            bounded = self.low.isfinite() & self.high.isfinite()
+            bounded = (self.high - self.low).isfinite()
             self.middle = torch.where(bounded, (self.low + self.high) / 2, 0.0)
             self.half = torch.where(bounded, (self.high - self.low) / 2, 1.0)
 
@@ -432,8 +433,11 @@ class Trainer:
         torch.set_num_threads(1)
         self.pool = ThreadPoolExecutor(args.num_threads, initializer=torch.set_num_threads, initargs=(1,))
         self.shard = 2**40 if on_gpu else max(1, 2048 // args.horizon)  # segments that stay in a core's cache
-        self.env = env = envs.make(args.env, args.num_envs, args.seed, args.env_threads, args.groups,
-                                   args.env_config, pin_memory=on_gpu)
+        try:
+            self.env = env = envs.make(args.env, args.num_envs, args.seed, args.env_threads, args.groups,
+                                       args.env_config, pin_memory=on_gpu)
+        except ValueError as error:
+            raise UsageError(f"--env: {error}") from None
         torch.manual_seed(args.seed)
         self.policy = make_policy(args, env).to(self.device)
         self.parameters = list(self.policy.parameters())
@@ -442,12 +446,14 @@ class Trainer:
         space = env.single_observation_space
         self.segments = Segments(env.num_envs, args.horizon, space, self.policy, self.device)
         self.batch = env.num_envs * args.horizon
-        self.advantages = advantages_reference if on_gpu else load_advantages_kernel()
+        self.advantages = advantages_reference
+        if not on_gpu and (":" not in args.env or build.has_compiler()):  # those of others need no compiler
+            self.advantages = load_advantages_kernel()
         self.generator = torch.Generator(self.device).manual_seed(args.seed)  # of actions and minibatches
         self.profile = Profile()
         self.steps = self.updates = 0
         self.losses = torch.zeros(len(trackers.LOSSES))
-        self.return_moment = torch.zeros(2, device=self.device)  # sum of squared returns, and how many
+        self.return_moment = torch.zeros(2, dtype=torch.float64, device=self.device)  # squares, and how many
         env.reset()
         self.state = self.policy.initial_state(env.num_envs)
 
@@ -478,7 +484,7 @@ class Trainer:
         s, sums = self.segments, torch.zeros_like(self.segments.rewards[:, 0])
         for t in reversed(range(self.args.horizon)):
             sums = s.rewards[:, t] + self.args.gamma * sums * (1 - (s.terminals[:, t] | s.truncations[:, t]))
-            self.return_moment[0] += (sums**2).mean()
+            self.return_moment[0] += sums.double().square().mean()
         self.return_moment[1] += self.args.horizon
         s.rewards /= (self.return_moment[0] / self.return_moment[1] + 1e-8).sqrt()
 
@@ -545,6 +551,7 @@ class Trainer:
                 targets, advantages = self.advantages(
                     s.rewards, s.values, s.bootstraps, s.terminals, s.truncations, s.ratios,
                     args.gamma, args.gae_lambda, args.rho_clip, args.c_clip)
+                advantages = advantages * s.valid
                 # What is not finite is caught after the update; here it must not stop the draw.
                 priorities = advantages.abs().sum(1).nan_to_num(0, 1e30).clamp(1e-8, 1e30)
                 probabilities = (args.prio_alpha * priorities.log()).softmax(0)  # ∝ priorities^prio_alpha
@@ -574,7 +581,7 @@ class Trainer:
         self.losses = losses / minibatches
         self.updates += 1
         self.steps += self.batch  # after it, so that the first update has the whole learning rate
-        checks = [self.losses.isfinite().all(), *(p.isfinite().all() for p in self.parameters)]
+        checks = [x.isfinite().all() for x in (self.losses, self.return_moment, *self.parameters)]
         if not torch.stack(checks).all():  # the update's one synchronisation with a GPU
             raise Diverged
 
@@ -607,7 +614,7 @@ class Trainer:
             approx_kl = ratio - 1 - logratio  # Schulman's k3: never negative
             clipfrac = ((ratio - 1).abs() > args.clip_coef).float()
             stats = (policy_loss, value_loss, entropy, approx_kl, clipfrac)
-            stats = torch.stack([x.sum() for x in stats]) / samples
+            stats = torch.stack([(x * valid).sum() for x in stats]) / samples
         self.profile.add(profile)
         return gradients, stats, values.detach(), ratio.detach()
 
@@ -638,8 +645,10 @@ class Trainer:
             if value != (own := getattr(self.args, name)):
                 raise UsageError(f"--resume: its checkpoint has {name} {value}, and cannot go on with {own}")
         load_policy(self.policy, saved["policy"], "--resume: its checkpoint")
-        if saved["environment"]:  # those of others cannot be saved, and begin new episodes
+        if saved["environment"]:
             self.env.load({name: tensor.numpy() for name, tensor in saved["environment"].items()})
+        else:  # those of others cannot be saved, and begin new episodes
+            self.env.reset(seed=(self.args.seed + saved["steps"]) % 2**31)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.return_moment.copy_(saved["return_moment"])
         torch.set_rng_state(saved["generators"][0])
@@ -838,9 +847,11 @@ def parse_arguments(argv: list[str]) -> Args:
     if env != file.get("env", env):
         if run:
             raise UsageError(f"--env: {run} was trained on {file['env']}, not on {env}")
-        file.pop("env_config", None)  # of another environment
+        for name in ("env_config", "num_envs", "groups", "minibatch_size"):  # of another environment
+            file.pop(name, None)
     knobs = {knob: default for knob, (default, _, _) in spec.config.items()}
-    args = Args(**{"env": env, "env_config": knobs} | spec.train)
+    sizes = ("num_envs", "hidden_size")  # which choose_sizes puts where auto stands
+    args = Args(env=env, env_config=knobs, **{k: v for k, v in spec.train.items() if k not in sizes})
     args = parse_tokens(args, settings_tokens(file), f"{source}: ")
     args = parse_tokens(args, argv, "")
     args.run_dir = args.resume or args.run_dir
@@ -919,8 +930,10 @@ def choose_sizes(args: Args) -> None:
     except (ValueError, TypeError) as error:
         raise UsageError(f"--env-config: {str(error).removeprefix('config ')}") from None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    auto = {"num_threads": max(cores, args.env_threads), "hidden_size": 128 if on_gpu else 32,
-            "num_envs": max(1, (4096 if on_gpu else 256) // agents)}
+    auto = {"num_threads": max(cores, args.env_threads), "hidden_size": 32, "num_envs": max(1, 256 // agents)}
+    auto |= {name: size for name, size in envs.spec(args.env).train.items() if name in auto}
+    if on_gpu and ":" not in args.env:  # which has room for more
+        auto |= {"hidden_size": 128, "num_envs": max(auto["num_envs"], 4096 // agents)}
     for name, value in auto.items():
         if getattr(args, name) == "auto":
             setattr(args, name, value)
@@ -957,6 +970,7 @@ def main(argv: list[str]) -> int:
             for name in envs.names():
                 spec = envs.spec(name)
                 say(f"{name:10} {' '.join(spec.__doc__.split())} Solved at {spec.solved:g}.")
+            say("gym:ID, ale:GAME, envpool:ID: those of Gymnasium, Atari, EnvPool; see envs/foreign.py.")
             return 0
         from envs import render
 

@@ -44,9 +44,8 @@ from envs.vector import CannotDraw, Step, check_integer
 
 WIDEST = 2**16  # numbers in a one-hot vector
 # Where the environment takes most of the time, few copies give frequent updates, and to learn more from each
-# step costs little. They step as a whole. Rewards and observations come in any unit: CartPole's returns of
-# 500 are not learned as they are.
-TRAIN = {"groups": 1, "update_epochs": 4.0, "normalize_observations": True, "normalize_returns": True}
+# step costs little. They step as a whole. Observations come in any unit.
+TRAIN = {"groups": 1, "update_epochs": 4.0, "normalize_observations": True}
 Draw = Callable[[np.ndarray], np.ndarray]  # the observations of all rows to a picture of row 0
 Created = tuple[VectorEnv, Draw | None]
 
@@ -73,7 +72,8 @@ class Spec:
         self.clip, self.seeds_once = clip, seeds_once
         self.config: dict[str, tuple] = {}
         self._create = create
-        env, _ = self.create(1, 1, 0)
+        env, draw = self.create(1, 1, 0)
+        self.draws = draw is not None
         self.fps = fps or env.metadata.get("render_fps") or 30
         self.mode = env.metadata.get("autoreset_mode")
         spaces = env.single_observation_space, env.single_action_space
@@ -471,10 +471,12 @@ class ForeignEnv(VectorEnv):
         if self._draw is None:
             raise CannotDraw(f"{self.name} cannot be drawn: it offers no render_mode 'rgb_array'")
         try:
-            frame = self._draw(self.observations)
+            frame = np.asarray(self._draw(self.observations))
         except Exception as error:
             raise CannotDraw(f"{self.name} cannot be drawn: {first_line(error)}") from error
-        return letter_box(np.asarray(frame), width, height)
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            raise CannotDraw(f"{self.name} cannot be drawn: its pictures are {frame.dtype} {frame.shape}")
+        return letter_box(frame, width, height)
 
     def save(self) -> dict[str, np.ndarray]:
         """Nothing: the state of a third party's environment cannot be read."""
@@ -531,6 +533,9 @@ def translate_observations(space: Space) -> tuple[Box, Callable[[Any], np.ndarra
 
 
 def translate_box(space: Box) -> tuple[Box, Callable[[Any], np.ndarray]]:
+    if not space.shape:  # a single number
+        box, to_rows = translate_box(Box(space.low.reshape(1), space.high.reshape(1), dtype=space.dtype.type))
+        return box, lambda batch: to_rows(np.reshape(batch, (-1, 1)))
     if space.dtype == np.uint8 and len(space.shape) == 3 and space.shape[2] <= 4 < space.shape[0]:
         low, high = np.moveaxis(space.low, 2, 0), np.moveaxis(space.high, 2, 0)
         return Box(low, high, dtype=np.uint8), lambda batch: np.moveaxis(batch, 3, 1)
@@ -585,8 +590,9 @@ def translate_actions(space: Space) -> tuple[Space, Callable[[np.ndarray], np.nd
     if isinstance(space, Box) and space.dtype.kind == "f":
         with np.errstate(over="ignore"):
             bounds = space.low.astype(np.float32), space.high.astype(np.float32)
-        return Box(*bounds, dtype=np.float32), lambda actions: np.clip(
-            actions.astype(space.dtype), space.low, space.high
+        low, high = (np.reshape(bound, space.shape or 1) for bound in bounds)
+        return Box(low, high, dtype=np.float32), lambda actions: np.clip(
+            actions.astype(space.dtype).reshape(-1, *space.shape), space.low, space.high
         )
     raise ValueError(
         f"action space {space} is not supported; Discrete, flat MultiDiscrete and MultiBinary, and Box are"

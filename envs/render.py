@@ -30,6 +30,8 @@ def problem(args: Any) -> str | None:
         return "--gif: --eval draws nothing; --watch RUN --gif FILE does"
     if args.play:
         return play_problem(args)
+    if (args.gif or args.watch) and not getattr(envs.spec(args.env), "draws", True):
+        return f"--env: {args.env} cannot be drawn: it offers no render_mode 'rgb_array'"
     if args.gif and (why := film_problem(args.gif)):
         return f"--gif: {why}"
     return None
@@ -39,6 +41,8 @@ def play_problem(args: Any) -> str | None:
     for other in ("eval", "gif", "resume"):
         if getattr(args, other):
             return f"--play: --{other} is another thing to do; --play goes with --env NAME or --watch RUN"
+    if ":" in args.env:
+        return f"--play: there are no keys for {args.env}; there are for {', '.join(envs.names())}"
     if not hasattr(envs.spec(args.env), "keys"):
         return f"--play: envs/{args.env}.py gives no keys to play {args.env} with"
     window = screens.has_display() and importlib.util.find_spec("pyray")
@@ -357,8 +361,8 @@ def speed(spec: Any, config: dict) -> float:
 def by_hand(spec: Any, config: dict) -> tuple[dict, float]:
     """Knobs and steps a second for a person, who sees and acts more often than an agent needs to: a frameskip
     of few frames, at most 60 times a second and, if need be, at half the speed."""
-    if "frameskip" not in config:
-        return config, spec.fps
+    if config.get("frameskip") != spec.config.get("frameskip", [None])[0] or "frameskip" not in config:
+        return config, speed(spec, config)  # without frameskip, or as the person wants it
     frames = speed(spec, config) * config["frameskip"]  # a second
     frameskip = min(config["frameskip"], max(1, round(frames / 120)))
     more = {"frameskip": frameskip}
@@ -401,9 +405,9 @@ def write_film(
     every = math.ceil(fps / FILM_FPS)  # steps to a frame
     played, frames = 0, []
     for step, done in enumerate(play(env, policy, seed)):
-        if step % every == 0:
-            frames.append(env.render(0, width, height))
         played += bool(done[0])
+        if step % every == 0 and played < episodes:  # after the last end the next episode has begun
+            frames.append(env.render(0, width, height))
         if played == episodes or step + 1 >= FILM_SECONDS * fps:
             break
     if path.endswith(".gif"):  # which counts in hundredths of a second

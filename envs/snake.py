@@ -31,7 +31,7 @@ def keys(config: dict) -> dict[str, int]:
     return {"up": 1, "down": 2, "left": 3, "right": 4, "w": 1, "s": 2, "a": 3, "d": 4}
 
 
-idle: int | None = 0  # the action without a key: straight on
+idle = 0  # the action without a key: straight on
 train = {"total_timesteps": 10_000_000, "num_envs": 16}
-solved = 30
+solved = 40
 fps = 10

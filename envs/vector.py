@@ -168,7 +168,6 @@ class VecEnv(VectorEnv):
         """Takes actions [rows, …]; gives observations, rewards, terminals, truncations, infos.
 
         actions       of any integer type, for a Box of any float type
-
         group         step its rows only; several threads may step a group each
         Raises ValueError or TypeError for a wrong shape, type or value; then no copy has moved.
         """

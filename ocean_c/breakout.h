@@ -3,7 +3,7 @@
 // angle it leaves, never flatter than BREAKOUT_FLATTEST, so every ball comes back and can be steered. It
 // becomes faster with the 4th and the 12th return and when it first breaks a brick of the middle and of the
 // upper rows; the paddle shrinks to half when the ball first touches the back wall. A new ball undoes both.
-// The second wall stands as soon as the ball returns to the paddle after the first is gone.
+// The second wall stands as soon as the ball meets the paddle, or is lost, after the first is gone.
 //
 // The ball is a square that flies through continuous time: a step finds one bounce after the other, however
 // far the ball flies, and the paddle moves evenly meanwhile. The court is 144 x 160 units, y points down.

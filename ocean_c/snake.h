@@ -19,7 +19,7 @@
 // Reward       food_reward for a food, also for one that a full-grown snake eats; death_reward for a death.
 // Episode      one life of one snake: ends with its death, or is cut after max_steps, when the snake
 //              vanishes without becoming food and begins anew. The other rows go on.
-// Score        food eaten in the life; perf is that over max_length, at most 1.
+// Score        food eaten in the life; perf is its share of SNAKE_SOLVED_FOOD, at most 1.
 #ifndef SNAKE_H
 #define SNAKE_H
 #include "env.h"
@@ -29,7 +29,8 @@
 #define SNAKE_MAX_VISION 7   // so that a row of a window, 15 bytes, is one copy of 16
 #define SNAKE_COPY 16        // bytes
 #define SNAKE_START_LENGTH 3 // cells, of a new snake
-#define SNAKE_TRIES 16       // to find a free place
+#define SNAKE_SOLVED_FOOD 40
+#define SNAKE_TRIES 16 // to find a free place
 #define SNAKE_MAX_CELLS                                                                                      \
     ((SNAKE_MAX_SIZE + 2 * SNAKE_MAX_VISION) * (SNAKE_MAX_SIZE + SNAKE_MAX_VISION) + SNAKE_COPY)
 
@@ -233,7 +234,7 @@ static inline int snake_decide_fates(Snake *game, const SnakeConfig *config) {
 }
 
 static inline void snake_log(Snake *game, const SnakeConfig *config, int agent, int end) {
-    const float eaten = (float)game->eaten[agent], perf = eaten / (float)config->max_length;
+    const float eaten = (float)game->eaten[agent], perf = eaten / SNAKE_SOLVED_FOOD;
     game->log.score += eaten;
     game->log.perf += perf < 1 ? perf : 1;
     game->log.episode_return += eaten * config->food_reward + (end == SNAKE_CUT ? 0 : config->death_reward);

@@ -41,7 +41,7 @@ enum { // where in a row of observations
     TETRIS_CONTOUR = 441,
     TETRIS_OBSERVATIONS = 504
 };
-#define TETRIS_SOLVED_LINES 200
+#define TETRIS_SOLVED_LINES 180
 
 typedef struct TetrisConfig {
     int steps_per_row;

@@ -220,7 +220,9 @@ def test_score_rises_with_the_return(name):
         if len(episodes) > 2000:
             break
     scores, returns = np.transpose(episodes)
-    assert np.ptp(scores) == 0 or np.corrcoef(scores, returns)[0, 1] > 0.1
+    if np.ptp(scores) == 0:
+        pytest.skip(f"random play always scores {scores[0]}")
+    assert np.corrcoef(scores, returns)[0, 1] > 0.1
 
 
 def test_log_agrees_with_gymnasium(name):

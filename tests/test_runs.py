@@ -202,6 +202,9 @@ def test_precedence(tmp_path):
 
 BAD = {
     ("--env", "pnog"): ["pnog", "did you mean pong", "squared"],
+    ("--env", "gym:CartPole-v1", "--groups", "2"): ["groups", "in 1 group, not 2"],
+    ("--env", "gym:CartPol-v1"): ["did you mean CartPole-v1"],
+    ("--env", "gym:CartPole-v1", "--play"): ["--play", "no keys"],
     ("--horizon", "0"): ["--horizon", "0", "between 1"],
     ("--minibatch-size", "100"): ["--minibatch-size", "100", "multiple of --horizon 64"],
     ("--minibatch-size", "32768"): ["--minibatch-size", "16384"],
@@ -413,3 +416,39 @@ def test_list_and_help():
     assert [line.split()[0] for line in out.splitlines()] == envs.names()
     out, _ = run("--help")
     assert "--learning-rate FLOAT" in out and "--env-config.frameskip INT" in out
+
+
+# Other kinds of environments
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        ("pong", "--env-config.continuous", 1),
+        ("snake", "--num-envs", 2),
+        ("gym:CartPole-v1",),
+        ("gym:Pendulum-v1", "--num-envs", 8),
+    ],
+    ids=lambda env: env[0],
+)
+def test_every_kind_of_environment_trains_goes_on_and_is_evaluated(env, tmp_path):
+    folder = tmp_path / "run"
+    small = ["--horizon", 16, "--minibatch-size", 128, "--hidden-size", 8]
+    run("--env", *env, *small, "--total-timesteps", 4000, "--run-dir", folder)
+    assert read(folder, "summary.json")["status"] == "ok"
+    out, _ = run("--resume", folder, "--total-timesteps", 6000)
+    assert ("new episodes begin" in out) == env[0].startswith("gym:")
+    assert read(folder, "summary.json")["steps"] >= 6000
+    out, _ = run("--eval", folder, "--episodes", 5)
+    assert re.match(r"score \S+ ± .* over 5 episodes", out)
+
+
+def test_a_resumed_continuous_run_ends_in_the_same_bits(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    settings = ["--env", "pong", "--env-config.continuous", 1, *SMALL]
+    settings += ["--schedule", "constant", "--prio-beta0", 1]  # nothing that depends on the last step
+    run(*settings, "--total-timesteps", 20_000, "--run-dir", whole)
+    run(*settings, "--total-timesteps", 10_000, "--run-dir", parts)
+    run("--resume", parts, "--total-timesteps", 20_000)
+    ours, theirs = (torch.load(folder / "model.pt") for folder in (whole, parts))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -285,7 +285,7 @@ def test_the_score_is_food_and_not_time():
     while not env.step(np.array([LEFT]))[2]:
         pass
     log = env.log()
-    assert log["score"] == 1 and log["perf"] == pytest.approx(0.1)
+    assert log["score"] == 1 and log["perf"] == pytest.approx(1 / 40)
     assert log["episode_length"] == 105 and log["episode_return"] == pytest.approx(-0.8)
 
 

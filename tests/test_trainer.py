@@ -8,6 +8,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
+import build
 import cleanpuffer
 import envs
 from cleanpuffer import Args, Muon, Scores, Trainer, advantages_reference, orthogonalize
@@ -187,11 +188,22 @@ def test_lstm_starts_with_memories_of_1_to_128_steps():
 # Rollout
 
 
+KINDS = {
+    **{name: {"env": name} for name in envs.names()},
+    "continuous": {"env": "pong", "env_config": {"continuous": 1}},
+    "normalized": {"env": "cartpole", "normalize_observations": True},
+    "gym": {"env": "gym:CartPole-v1", "normalize_observations": True, "groups": 1},
+    "gym continuous": {"env": "gym:Pendulum-v1", "normalize_observations": True, "groups": 1},
+}
+
+
 @pytest.mark.parametrize("recurrent", ["lstm", "none"])
-@pytest.mark.parametrize("env", envs.names())
-def test_ratios_are_one_before_the_first_step(env, recurrent):
-    """Training computes what playing did, for every environment, across episode ends, in later rollouts."""
-    trainer = make_trainer(env=env, recurrent=recurrent, groups=2, horizon=32)
+@pytest.mark.parametrize("kind", KINDS)
+def test_ratios_are_one_before_the_first_step(kind, recurrent):
+    """Training computes what playing did, for every kind of environment, across episode ends, in later
+    rollouts."""
+    settings = {"groups": 2, "horizon": 32, **KINDS[kind]}
+    trainer = make_trainer(recurrent=recurrent, **settings)
     for _ in range(3):
         trainer.collect()
         s = trainer.segments
@@ -201,6 +213,42 @@ def test_ratios_are_one_before_the_first_step(env, recurrent):
         assert ((logprobs - s.logprobs).exp() - 1).abs().max() < 1e-5
         torch.testing.assert_close(values, s.values, rtol=1e-4, atol=1e-5)
         trainer.update()
+
+
+def test_what_was_seen_normalizes_the_next_rollout():
+    trainer = make_trainer(env="cartpole", normalize_observations=True)
+    for _ in range(2):
+        trainer.collect()
+        seen = trainer.policy.normalizer.count.item()
+        trainer.update()
+        assert trainer.policy.normalizer.count == seen + trainer.batch
+    assert trainer.policy.normalizer.variance[1] > 0.01
+
+
+def test_a_step_that_an_environment_ignored_is_marked():
+    """Gymnasium's own CartPole vector resets in the step after an episode's end."""
+    trainer = make_trainer(env="gym:CartPole-v1", horizon=64)
+    trainer.collect()
+    s = trainer.segments
+    done = (s.terminals | s.truncations).bool()
+    assert done.any() and torch.equal(s.valid[:, 1:] == 0, done[:, :-1])
+
+
+def test_a_trainer_plays_legal_moves_only():
+    for env, illegal in (("connect4", "full_columns"), ("go", "illegal_moves")):
+        trainer = make_trainer(env=env, horizon=64)
+        for _ in range(3):
+            trainer.collect()
+        log = trainer.env.log()
+        assert log["n"] and log[illegal] == 0
+
+
+def test_environments_of_others_need_no_compiler(monkeypatch):
+    monkeypatch.setattr(build, "has_compiler", lambda: False)
+    trainer = make_trainer(env="gym:CartPole-v1")
+    assert trainer.advantages is advantages_reference
+    trainer.collect()
+    trainer.update()
 
 
 def test_values_of_what_follows():
