@@ -32,6 +32,6 @@ def keys(config: dict) -> dict[str, int | float]:
 
 
 idle = 0
-train = {"total_timesteps": 3_000_000}
+train = {"total_timesteps": 2_000_000}
 solved = 20
 fps = 15
