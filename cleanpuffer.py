@@ -453,7 +453,7 @@ class Trainer:
         self.profile = Profile()
         self.steps = self.updates = 0
         self.losses = torch.zeros(len(trackers.LOSSES))
-        self.return_moment = torch.zeros(2, dtype=torch.float64, device=self.device)  # squares, and how many
+        self.return_moment = torch.zeros(2, device=self.device)  # sum of squared returns, and how many
         env.reset()
         self.state = self.policy.initial_state(env.num_envs)
 
@@ -484,7 +484,7 @@ class Trainer:
         s, sums = self.segments, torch.zeros_like(self.segments.rewards[:, 0])
         for t in reversed(range(self.args.horizon)):
             sums = s.rewards[:, t] + self.args.gamma * sums * (1 - (s.terminals[:, t] | s.truncations[:, t]))
-            self.return_moment[0] += sums.double().square().mean()
+            self.return_moment[0] += sums.square().mean()
         self.return_moment[1] += self.args.horizon
         s.rewards /= (self.return_moment[0] / self.return_moment[1] + 1e-8).sqrt()
 
