@@ -11,7 +11,8 @@ Where Gymnasium knows a vector environment for an id (`vector_entry_point`), tha
 SyncVectorEnv. Observations become one array: Box and MultiBinary as they are (float64 as float32, pictures
 [height, width, channels] as [channels, height, width]), Discrete and MultiDiscrete one-hot, Dict and Tuple
 flattened in Gymnasium's order, with integers in them divided by their highest value. Actions are Discrete or
-MultiDiscrete, counted from 0 (MultiBinary is MultiDiscrete of twos), or Box, in float32.
+MultiDiscrete, counted from 0 (MultiBinary is MultiDiscrete of twos), or Box, in float32; the trainer learns
+Discrete and Box.
 
 Some vector environments reset in the step after the one that ended an episode (Gymnasium's NEXT_STEP), and
 ignore that step's action. `infos["_ignored"]` marks such rows: nothing is to be learned from that step.
