@@ -210,9 +210,15 @@ def test_log(name):
     assert env.log() == {"n": 0}
 
 
+# With these random play does not always score the same: it wins whenever it is black, is cut at any score.
+UNEVEN = {"go": {"komi": -361.0}, "pong": {"max_steps": 50}}
+
+
+# A random player clears no line of Tetris; test_tetris.py holds score and rewards to a model, with a planner.
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "tetris"])
 def test_score_rises_with_the_return(name):
-    """Over the episodes of random play, as far as their scores differ."""
-    env, episodes = started(name), []
+    """Over the episodes of random play, whose scores differ."""
+    env, episodes = started(name, config=UNEVEN.get(name.split()[0])), []
     for _, _, terminals, truncations, _ in play(env, 3000):
         for copy in np.unique(np.flatnonzero(terminals | truncations) // env.agents).tolist():
             log = env.log(copy, copy + 1)
@@ -220,8 +226,7 @@ def test_score_rises_with_the_return(name):
         if len(episodes) > 2000:
             break
     scores, returns = np.transpose(episodes)
-    if np.ptp(scores) == 0:
-        pytest.skip(f"random play always scores {scores[0]}")
+    assert np.ptp(scores) > 0
     assert np.corrcoef(scores, returns)[0, 1] > 0.1
 
 

@@ -52,9 +52,8 @@ def test_every_command_of_the_page_works(checkout):
 
 
 def test_the_pages_code_has_the_projects_style(checkout):
-    if not shutil.which("clang-format"):
-        pytest.skip("clang-format is not installed")
-    style = ["clang-format", "--dry-run", "-Werror", f"--style=file:{ROOT / '.clang-format'}"]
+    formatter = Path(sys.executable).with_name("clang-format")
+    style = [formatter, "--dry-run", "-Werror", f"--style=file:{ROOT / '.clang-format'}"]
     subprocess.run([*style, checkout / "ocean_c" / "catch.h"], check=True)
     ruff = [sys.executable, "-m", "ruff"]
     settings = ["--config", str(ROOT / "pyproject.toml")]

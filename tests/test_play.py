@@ -3,7 +3,6 @@
 import codecs
 import contextlib
 import fcntl
-import importlib.util
 import math
 import os
 import pty
@@ -558,15 +557,16 @@ def test_without_raylib_or_display_it_is_the_terminal(monkeypatch):
     assert "[window]" in screens.open_screen("game").note
 
 
-def skip_without_raylib() -> None:
-    if not importlib.util.find_spec("pyray"):
-        pytest.skip("raylib is not installed: pip install -e '.[window]'")
+@pytest.fixture
+def keyboard():
+    """Not a Python package, so pip cannot bring it."""
+    if not shutil.which("xdotool"):
+        pytest.skip("there is no xdotool, which presses keys")
 
 
 @pytest.fixture(scope="module")
 def display():
     """A display in memory."""
-    skip_without_raylib()
     import torch._dynamo  # noqa: F401  # where triton is installed, it can be loaded before raylib only
 
     if not shutil.which("Xvfb"):
@@ -610,12 +610,10 @@ def start_in_window(display: str, *arguments: object) -> subprocess.Popen:
     )
 
 
-def test_play_in_a_window(display):
+def test_play_in_a_window(display, keyboard):
     process = start_in_window(display, "--env", "squared", "--play")
     try:
         until_shown(display, next(squared_frames(width=800, height=600)))
-        if not shutil.which("xdotool"):
-            pytest.skip("there is no xdotool, which presses keys")
 
         def press(key: str) -> None:
             subprocess.run(["xdotool", "key", key], env=os.environ | {"DISPLAY": display}, check=True)
@@ -644,14 +642,11 @@ def test_watch_in_a_window(display, trained):
 
 
 def test_a_display_that_does_not_open_is_no_reason_to_stop(trained):
-    skip_without_raylib()
     out, _ = run("--watch", trained, env=NO_DISPLAY | {"DISPLAY": ":987"})
     assert "▀" in out and "episode 1: score" in out
 
 
-def test_mouse_and_held_keys_in_a_window(display, monkeypatch):
-    if not shutil.which("xdotool"):
-        pytest.skip("there is no xdotool, which presses keys")
+def test_mouse_and_held_keys_in_a_window(display, keyboard, monkeypatch):
     monkeypatch.setenv("DISPLAY", display)
 
     def send(*words: object) -> None:
