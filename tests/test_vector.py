@@ -610,6 +610,7 @@ typedef struct TeamLog {
 typedef struct Team {
     Rng rng;
     int number, steps;
+    float episode_return; // of the first member
     TeamLog log;
 } Team;
 
@@ -637,6 +638,7 @@ static inline void team_observe(const Team *team, const TeamConfig *config, void
 static inline void team_reset(Team *team, const TeamConfig *config, Rows rows) {
     team->number = rng_int(&team->rng, 9000);
     team->steps = 0;
+    team->episode_return = 0;
     team_observe(team, config, rows.observations);
 }
 
@@ -650,13 +652,14 @@ static inline void team_step(Team *team, const TeamConfig *config, Rows rows) {
         rows.truncations[i] = (uint8_t)cut;
     }
     team->number++;
+    team->episode_return += rows.rewards[0];
     if (!end && !cut) {
         team_observe(team, config, rows.observations);
         return;
     }
-    team->log.score += 1;
+    team->log.score += team->episode_return;
     team->log.perf += 1;
-    team->log.episode_return += rows.rewards[0];
+    team->log.episode_return += team->episode_return;
     team->log.episode_length += (float)(team->steps + end);
     team->log.n += 1;
     if (cut) team_observe(team, config, rows.final_observations);
