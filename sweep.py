@@ -54,7 +54,7 @@ def is_number(value: Any) -> bool:
 DISTRIBUTIONS: dict[str, tuple[Callable, Callable, Callable, str]] = {
     "uniform": (float, float, is_number, "finite"),
     "int_uniform": (float, round, lambda x: x == int(x), "a whole number"),
-    "uniform_pow2": (math.log2, lambda y: 2 ** round(y), lambda x: x > 0.5 == math.frexp(x)[0], "a power of 2"),
+    "uniform_pow2": (math.log2, lambda y: 2**round(y), lambda x: x > 0.5 == math.frexp(x)[0], "a power of 2"),
     "log_normal": (math.log, math.exp, lambda x: x > 0, "above 0"),
     "logit_normal": (lambda x: -math.log1p(-x), lambda y: -math.expm1(-y), lambda x: 0 < x < 1, "in (0, 1)"),
 }
@@ -223,8 +223,8 @@ def make_sampler(
 
 ROOT = Path(__file__).resolve().parent
 GRACE = 5.0  # seconds between asking a trial to end and ending it
-# What becomes a trial. On Linux it dies with the sweep (1 is PR_SET_PDEATHSIG); and it leaves behind a process
-# that ends its whole group, children too, once the pipe from the sweep closes: no trial outlives the sweep.
+# What becomes a trial. On Linux it dies with the sweep (1 is PR_SET_PDEATHSIG), and it leaves a process that
+# ends its whole group, children too, when the pipe from the sweep closes: no trial outlives the sweep.
 GUARD = """
 import ctypes, os, signal, sys
 if sys.platform == "linux": ctypes.CDLL(None).prctl(1, signal.SIGKILL)
@@ -241,13 +241,13 @@ os.execvp(sys.argv[1], sys.argv[1:])
 class Trial:
     """One run of the command, in a process group of its own."""
 
-    def __init__(self, number: int, slot: int, limit: float | None, folder: Path, command: list[str], env: dict):
+    def __init__(self, number: int, slot: int, limit: float | None, folder: Path, words: list, env: dict):
         self.number, self.slot, self.limit, self.folder = number, slot, limit, folder
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        command = [sys.executable, "-S", "-c", GUARD, *command, "--run-dir", str(folder / "run")]
+        words = [sys.executable, "-S", "-c", GUARD, *words, "--run-dir", str(folder / "run")]
         with open(folder / "output.txt", "wb") as out:
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out, env=env,
+            self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=out, stderr=out, env=env,
                                             start_new_session=True)
         self.began, self.timed_out = time.monotonic(), False
 
@@ -260,8 +260,8 @@ class Trial:
         code, self.seconds = self.process.poll(), time.monotonic() - self.began
         if code is not None:
             self.kill()
-        elif self.limit and self.seconds > self.limit:
-            self.kill(signal.SIGKILL if self.seconds > self.limit + GRACE else signal.SIGTERM)
+        elif self.seconds > (self.limit or math.inf) + GRACE * self.timed_out:
+            self.kill(signal.SIGKILL if self.timed_out else signal.SIGTERM)
             self.timed_out = True
         return code is not None
 
@@ -286,7 +286,7 @@ class Trial:
         reason = next((reason for reason, holds in reasons.items() if holds), None)
         self.usable = self.timed_out or code < 0 or (status is not None and code != 2)
         return {"status": "failed" if reason else "ok", "score": score if is_number(score) else None,
-                "cost": cost if is_number(cost) else self.seconds, "reason": reason}
+                "cost": cost if is_number(cost) and cost > 0 else self.seconds, "reason": reason}
 
 
 def supervise(workers: int, start: Callable, finish: Callable, over: Callable) -> None:
@@ -336,8 +336,8 @@ class Sweep:
             self.before = json.loads(line)["elapsed"]
 
     def apply(self, record: dict[str, Any]) -> None:
-        trial = self.trials.setdefault(record["trial"], {"score": None, "cost": None, "reason": None})
-        trial |= record
+        blank = {"score": None, "cost": None, "reason": None}
+        trial = self.trials[record["trial"]] = self.trials.get(record["trial"], blank) | record
         self.finished += [trial] if trial["status"] in ("ok", "failed") else []
 
     def lock(self) -> None:
@@ -378,7 +378,7 @@ class Sweep:
             front += [trial] if not front or self.score(trial) > self.score(front[-1]) else []
         return front
 
-    def start(self, number: int, slot: int, limit: float | None, name: str, params: dict, seed: int) -> Trial:
+    def start(self, number: int, slot: int, limit: float | None, at: str, params: dict, seed: int) -> Trial:
         """A trial with its share of the processor's threads and, where there are several, a GPU."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         threads = str(max(1, cores // self.config["workers"]))
@@ -388,9 +388,10 @@ class Sweep:
         env |= {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if len(gpus) > 1 else {}
         trainer = [sys.executable, str(ROOT / "cleanpuffer.py"), "--num-threads", threads]
         words = list(self.config["command"] or trainer)
-        for name, value in (*self.config["fixed"], *params.items(), ("seed", seed)):
+        fixed = [(name, text) for name, text in self.config["fixed"] if name.replace("-", "_") not in params]
+        for name, value in (*fixed, *params.items(), ("seed", seed)):
             words += [f"--{name}"] if value is None else [f"--{name}", str(value)]
-        return Trial(number, slot, limit, self.path.resolve() / name, words, env)
+        return Trial(number, slot, limit, self.path.resolve() / at, words, env)
 
 
 def parse_value(text: str | None) -> Any:
@@ -409,8 +410,8 @@ def describe(sweep: Sweep) -> list[str]:
     """What a sweep has found, in lines: how far it is, Pareto front, best trial, warnings."""
     config, front, failed = sweep.config, sweep.front(), sum(bool(t["reason"]) for t in sweep.finished)
     limits = {"max_trials": len(sweep.finished), "budget": sweep.spent(), "max_seconds": sweep.elapsed()}
-    trials, cost, seconds = (f"{x:.0f}" + f" of {config[k] or 0:g}" * bool(config[k]) for k, x in limits.items())
-    lines = [f"{trials} trials, {failed} failed; {cost} s of training; {seconds} s"]
+    used = [f"{x:.0f}" + (f" of {config[name]:g}" if config[name] else "") for name, x in limits.items()]
+    lines = ["{} trials, {} failed; {} s of training; {} s".format(used[0], failed, *used[1:])]
     if not front:
         return lines
     lines.append("front: " + "; ".join(f"{outcome(t)} (trial {t['trial']})" for t in front))
@@ -420,25 +421,27 @@ def describe(sweep: Sweep) -> list[str]:
         side = "max" if x > 0 else "min"
         if abs(x) > 0.9 and (side, p[side]) not in (("min", 0), ("max", 1)):  # which are ends by nature
             below = ", below 1" if p["distribution"] == "logit_normal" else ""
-            lines.append(f"warning: {name} is best at the edge of its range, {side} {p[side]}: widen it{below}")
+            lines.append(f"warning: best {name} at the edge of its range, {side} {p[side]}: widen it{below}")
     return lines
 
 
-def table(sweep: Sweep, last: int) -> Any:
+def show(sweep: Sweep, last: int) -> tuple[Any, Any]:
+    """A rich console and what to print there: the last trials, and what was found."""
+    from rich.console import Console, Group
     from rich.table import Table
 
-    shown = Table("trial", "score", "cost, s", "status", box=None)
-    shown.add_column("settings", no_wrap=True)
+    width, shown = shutil.get_terminal_size((160, 24)).columns, Table(box=None)
+    for title in ("trial", "score", "cost, s", "status", "settings"):
+        shown.add_column(title)
     for t in list(sweep.trials.values())[-last:]:
         score, cost = ("" if x is None else f"{x:.4g}" for x in (t["score"], t["cost"]))
         params = ", ".join(f"{name} {value:.4g}" for name, value in t["params"].items())
-        shown.add_row(str(t["trial"]), score, cost, t["reason"] or t["status"], params)
-    return shown
+        shown.add_row(str(t["trial"]), score, cost, t["reason"] or t["status"], params[: max(width - 48, 20)])
+    return Console(markup=False, highlight=False, width=width), Group(shown, *describe(sweep))
 
 
 def run(sweep: Sweep) -> None:
     """Suggest, run, observe, until a limit is reached."""
-    from rich.console import Group
     from rich.live import Live
 
     path, config, terminal = sweep.path, sweep.config, sys.stdout.isatty()
@@ -457,8 +460,8 @@ def run(sweep: Sweep) -> None:
     def start(slot: int) -> Trial | None:
         if len(sweep.trials) - len(waiting) >= most["max_trials"] or sweep.spent() >= most["budget"]:
             return None
-        number = waiting[0]["trial"] if waiting else len(sweep.trials) + 1
-        params = waiting.pop(0)["params"] if waiting else sampler.suggest()
+        t = waiting.pop(0) if waiting else {"trial": len(sweep.trials) + 1, "params": sampler.suggest()}
+        number, params = t["trial"], t["params"]
         seed = int(np.random.SeedSequence((config["seed"], 0, number)).generate_state(1)[0])
         sweep.write(trial=number, status="running", params=params, seed=seed)
         return sweep.start(number, slot, config["trial_seconds"], f"trials/{number:04}", params, seed)
@@ -476,7 +479,7 @@ def run(sweep: Sweep) -> None:
     sampler.running += [t["params"] for t in waiting]
     say(f"{path}: {len(sweep.space.names)} parameters, {config['sampler']}, seed {config['seed']}",
         *(f"left out, as it names what is neither searched nor fixed: {text}" for text in sweep.space.dropped))
-    live = Live(get_renderable=lambda: Group(table(sweep, 15), *describe(sweep)), refresh_per_second=2)
+    live = Live(console=show(sweep, 0)[0], get_renderable=lambda: show(sweep, 15)[1])
     try:
         with live if terminal else nullcontext():
             supervise(config["workers"], start, finish, lambda: sweep.elapsed() > most["max_seconds"])
@@ -492,7 +495,6 @@ def run(sweep: Sweep) -> None:
 
 def measure(sweep: Sweep, label: str, params: dict[str, Any], runs: int, limit: float | None) -> None:
     """Runs settings on fresh seeds, the same for all labels, and compares all that were measured."""
-    sweep.lock()
     folder, results = sweep.path / "promoted", []
     seeds = np.random.SeedSequence((sweep.config["seed"], 1)).generate_state(runs).tolist()
     waiting = list(range(runs))
@@ -515,19 +517,16 @@ def measure(sweep: Sweep, label: str, params: dict[str, Any], runs: int, limit: 
         say(f"{file.stem}: {len(worked)} of {len(json.loads(file.read_text()))} worked{line}")
 
 
-def promote(sweep: Sweep, number: int | None, runs: int, steps: float | None, limit: float | None) -> None:
-    """The best trial, or that of a number, on fresh seeds; and promoted.json, for the trainer's --config."""
-    sweep.load()
-    best = (sweep.front() or [{"trial": 0}])[-1]["trial"]
-    t = sweep.trials.get(number or best)
-    require(t, f"--promote: {sweep.path} has no trial {number or 'that worked'}")
-    params = sweep.fixed | t["params"]
-    if "total_timesteps" in params:
-        steps = steps or (1.0 if sweep.config["objective"] == "time" else 1.25)
-        params["total_timesteps"] = round(params["total_timesteps"] * steps)
-    measure(sweep, f"trial-{t['trial']}", {k: v for k, v in params.items() if k in t["params"]}, runs, limit)
-    (sweep.path / "promoted.json").write_text(json.dumps(params, indent=1) + "\n")
-    say(f"{sweep.path / 'promoted.json'}: its settings, for the trainer's --config")
+def promoted(sweep: Sweep, number: int | None, steps: float | None) -> tuple[str, dict[str, Any]]:
+    """Name and settings of the best trial, or that of a number; writes them down for the trainer's --config."""
+    number = number or (sweep.front() or [{"trial": 0}])[-1]["trial"]
+    require(number in sweep.trials, f"--promote: {sweep.path} has no trial {number or 'that worked'}")
+    params = dict(sweep.trials[number]["params"])
+    if total := (sweep.fixed | params).get("total_timesteps"):
+        params["total_timesteps"] = round(total * (steps or (1 if sweep.config["objective"] == "time" else 1.25)))
+    (sweep.path / "promoted.json").write_text(json.dumps(sweep.fixed | params, indent=1) + "\n")
+    say(f"{sweep.path / 'promoted.json'}: settings of trial {number}, for the trainer's --config")
+    return f"trial-{number}", params
 
 
 def say(*lines: str) -> None:
@@ -535,9 +534,10 @@ def say(*lines: str) -> None:
 
 
 COMMANDS = ("resume", "status", "promote", "baseline")
+SETTINGS = ("env", "command", "space", "sampler", "rule", "objective", "seed", "only", "fix", "range")
 LIMITS = ("max_trials", "workers", "budget", "trial_cost", "trial_seconds", "max_seconds")  # may be changed
-OPTIONS = {str: f"env command space sampler rule objective sweep_dir only fix range {' '.join(COMMANDS)}",
-           int: "max_trials workers seed trial seeds", float: "budget trial_cost trial_seconds max_seconds steps"}
+OPTIONS = dict.fromkeys((*COMMANDS, *SETTINGS, "sweep_dir"), str) | dict.fromkeys((*LIMITS, "steps"), float)
+OPTIONS |= dict.fromkeys(("max_trials", "workers", "seed", "trial", "seeds"), int)
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str | None]]]:
@@ -545,10 +545,10 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str | No
     parser = argparse.ArgumentParser("sweep.py", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = lambda message: require(False, message)
-    for kind, name in [(kind, name) for kind, names in OPTIONS.items() for name in names.split()]:
+    for name, kind in OPTIONS.items():
         how = {"action": "append", "default": []} if name in ("only", "fix", "range") else {}
         how = {"nargs": "?", "const": ""} if name in COMMANDS else how
-        parser.add_argument(f"--{name.replace('_', '-')}", f"--{name}", dest=name, type=kind, **how)
+        parser.add_argument(*{f"--{name.replace('_', '-')}": 0, f"--{name}": 0}, dest=name, type=kind, **how)
     args, rest = parser.parse_known_args(argv)
     for name, value in vars(args).items():
         wrong = isinstance(value, int | float) and not (value > 0 or (name == "seed" and value == 0))
@@ -559,6 +559,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str | No
         require(name.startswith("--"), f"{name!r} is no argument; they are --name value")
         alone = not rest or rest[0].startswith("--")
         fixed.append((name[2:], value if equals else None if alone else rest.pop(0)))
+    for text in args.fix:
+        require("=" in text, f"--fix {text}: it is name=value")
     return args, fixed + [text.partition("=")[::2] for text in args.fix]
 
 
@@ -578,12 +580,16 @@ def configure(args: argparse.Namespace, fixed: list[tuple[str, str | None]]) -> 
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from None
     constraints, constants, space = content.pop("constraints"), content.pop("constants"), content
+    require(isinstance(constraints, list) and isinstance(constants, dict) and all(map(is_number, constants.values())),
+            f"--space: constraints {constraints} must be a list, constants {constants} a table of numbers")
     fixed_names = {name.replace("-", "_") for name, _ in fixed}
     only = ",".join(args.only).split(",") if args.only else list(space)
     for name in (*only, *(text.split("=")[0] for text in args.range)):
         require(name in space, f"--only, --range: {name!r} is not in the space: {', '.join(space)}")
     for name, _, text in (text.partition("=") for text in args.range):
         values = [parse_value(value) for value in text.split(":")]
+        if isinstance(space[name].get("min"), int):  # 1e6 is an integer where integers stand
+            values = [int(x) if is_number(x) and x == int(x) else x for x in values]
         keys = {1: ("mean",), 2: ("min", "max"), 3: ("min", "mean", "max")}.get(len(values))
         require(keys, f"--range {name}={text}: it is min:max, min:centre:max or centre")
         space[name] = space[name] | dict(zip(keys, values, strict=True))
@@ -605,7 +611,8 @@ def main(argv: list[str]) -> int:
         path = Path(getattr(args, command, None) or args.sweep_dir or f"sweeps/{stamp.replace(':', '-')}")
         saved = json.loads((path / "sweep.json").read_text()) if (path / "sweep.json").exists() else {}
         require(saved or command == "run", f"there is no sweep in {path}")
-        require(not fixed or command == "run", f"{path} has its settings; only limits can be changed")
+        given = fixed or [name for name in SETTINGS if getattr(args, name)]
+        require(command == "run" or not given, f"{path} has its settings; only limits can be changed: {given}")
         config = json.loads(json.dumps(configure(args, fixed))) if command == "run" else saved.copy()
         for name in saved and config:
             same = saved[name] == config[name] or (name == "seed" and args.seed is None)
@@ -619,15 +626,14 @@ def main(argv: list[str]) -> int:
         sweep = Sweep(path, config)
         if command in ("run", "resume"):
             run(sweep)
-        elif command == "promote":
-            promote(sweep, args.trial, args.seeds or 5, args.steps, args.trial_seconds)
-        elif command == "baseline":
-            measure(sweep, "defaults", {}, args.seeds or 5, args.trial_seconds)
-        else:
-            from rich.console import Console
-
+        elif command == "status":
             sweep.load()
-            Console().print(table(sweep, len(sweep.trials)), *describe(sweep), sep="\n", highlight=False)
+            console, found = show(sweep, len(sweep.trials))
+            console.print(found)
+        else:
+            sweep.lock()
+            label, params = ("defaults", {}) if command == "baseline" else promoted(sweep, args.trial, args.steps)
+            measure(sweep, label, params, args.seeds or 5, args.trial_seconds)
         return 0
     except KeyboardInterrupt:
         print(f"interrupted; go on with: python sweep.py --resume {path}", file=sys.stderr)

@@ -21,7 +21,13 @@ SPACE = {
     "vf_coef": {"distribution": "uniform", "min": 0, "max": 5, "mean": 2, "scale": "auto"},
     "layers": {"distribution": "int_uniform", "min": 1, "max": 6, "mean": 2, "scale": "auto"},
     "batch": {"distribution": "uniform_pow2", "min": 512, "max": 65536, "mean": 2048, "scale": "auto"},
-    "steps": {"distribution": "log_normal", "min": 10_000, "max": 10_240_000, "mean": 100_000, "scale": "time"},
+    "steps": {
+        "distribution": "log_normal",
+        "min": 10_000,
+        "max": 10_240_000,
+        "mean": 100_000,
+        "scale": "time",
+    },
 }
 
 
@@ -94,7 +100,10 @@ def test_values_on_a_bound_and_outside():
         ({"scale": "wide"}, "scale 'wide'"),
         ({"distribution": "logit_normal", "max": 1.0}, "max 1.0"),
         ({"distribution": "logit_normal", "min": 0.0}, "min 0.0"),
-        ({"distribution": "uniform_pow2", "min": 500, "max": 1024, "mean": 512}, "min 500 is not a power of 2"),
+        (
+            {"distribution": "uniform_pow2", "min": 500, "max": 1024, "mean": 512},
+            "min 500 is not a power of 2",
+        ),
         ({"distribution": "uniform_pow2", "min": 0.5, "max": 1024, "mean": 512}, "min 0.5"),
         ({"distribution": "uniform_pow2", "min": 0, "max": 1024, "mean": 512}, "min 0"),
         ({"distribution": "int_uniform", "min": 1.5, "max": 4, "mean": 2}, "min 1.5 is not a whole number"),
@@ -153,22 +162,24 @@ def test_a_repair_stops_where_the_constraint_begins_to_hold():
 
 @pytest.mark.parametrize(
     "text",
-    ["x <", "f(x) > 1", "x.real > 0", "x[0] > 1", "[x] == 1", "x if x else x", "'a' < x", "x in x", "x is x"]
-    + ["x > 0 and (x := 3)", "lambda: x", "x > 0 and x.real > 1", 3],
+    ["x <", "f(x) > 1", "x.real > 0", "x[0] > 1", "[x] == 1", "x if x else x", "'a' < x", "x in x", "x is x", "x > 0 and (x := 3)", "lambda: x", "x > 0 and x.real > 1", 3],
 )
 def test_constraints_hold_arithmetic_and_nothing_else(text):
     with pytest.raises(ValueError):
         sweep.Space({"x": SPACE["vf_coef"], "f": SPACE["vf_coef"]}, [text])
 
 
-@pytest.mark.parametrize("text", ["x > 3", "x / (x - x) > 1 and x < 1", "9 ** 9 ** 9 ** 9 < x", "x ** 0.5 > 2 * x"])
+@pytest.mark.parametrize(
+    "text", ["x > 3", "x / (x - x) > 1 and x < 1", "9 ** 9 ** 9 ** 9 < x", "x ** 0.5 > 2 * x"]
+)
 def test_the_centre_must_satisfy_the_constraints(text):
     with pytest.raises(ValueError, match="centre"):
         sweep.Space({"x": SPACE["vf_coef"]}, [text])
 
 
 @pytest.mark.parametrize(
-    "text", ["1 <= x <= 2", "x == 2 or x > 3", "x // 2 == 1 and x % 2 == 0", "x ** 2 / 2 + 1 - 1 >= 2", "x != 3"]
+    "text",
+    ["1 <= x <= 2", "x == 2 or x > 3", "x // 2 == 1 and x % 2 == 0", "x ** 2 / 2 + 1 - 1 >= 2", "x != 3"],
 )
 def test_constraints_of_all_kinds(text):
     sweep.Space({"x": SPACE["vf_coef"]}, [text])
@@ -227,7 +238,9 @@ def test_only_fix_and_ranges():
 
 
 def test_too_little_memory_is_seen_before_a_trial_starts(monkeypatch):
-    monkeypatch.setattr(sweep.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**18}[name])
+    monkeypatch.setattr(
+        sweep.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**18}[name]
+    )
     s = configured("--env", "breakout").space  # in 1 GiB
     for unit in np.random.default_rng(3).uniform(0, 1, (50, len(s.names))):
         params = s.from_unit(unit)

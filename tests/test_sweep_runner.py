@@ -1,0 +1,457 @@
+"""The tuner as a program: trials of small scripts, folders, kills, commands, exit codes."""
+
+import fcntl
+import json
+import os
+import pty
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SPACE = """
+x = { distribution = "uniform", min = 0, mean = 2, max = 10 }
+n = { distribution = "uniform_pow2", min = 1, mean = 4, max = 64 }
+constraints = ["x <= n * 4"]
+"""
+TRAINER = """
+import json, os, pathlib, signal, subprocess, sys, time
+args = dict(zip((word.lstrip("-") for word in sys.argv[1::2]), sys.argv[2::2]))
+known = {"x", "n", "seed", "run-dir", "stop-score", "mode", "total_timesteps"}
+if unknown := set(args) - known:
+    sys.exit(print(f"trainer: error: unknown argument {min(unknown)}", file=sys.stderr) or 2)
+run, x, mode = pathlib.Path(args["run-dir"]), float(args.get("x", 1)), args.get("mode", "")
+run.mkdir(parents=True)
+summary = {"status": "ok", "score": x, "cost": 1 + x}
+shared = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+(run / "environment.json").write_text(json.dumps({name: os.environ.get(name) for name in shared}))
+(run / "config.json").write_text(json.dumps(args))
+if mode == "child":
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(run)])
+if mode in ("slow", "child", "stubborn"):
+    if mode == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(30)
+if mode == "brief":
+    time.sleep(0.1)
+if x != 2 or mode == "all":  # the centre works
+    kind = os.environ.get("FAIL", "")
+    if kind == "exit":
+        raise SystemExit(3)
+    if kind == "signal":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "memory":
+        raise MemoryError
+    if kind == "nan":
+        summary["score"] = float("nan")
+    if kind == "status":
+        summary["status"] = "diverged"
+    if kind == "broken":
+        (run / "summary.json").write_text('{"status": "o')
+    if kind == "refused":
+        sys.exit(2)
+    if kind == "disk":
+        raise OSError(28, "No space left on device")
+    if kind in ("none", "broken"):
+        sys.exit()
+(run / "summary.json").write_text(json.dumps(summary))
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder with a space and a trainer that costs 1 + x and scores x."""
+    (tmp_path / "space.toml").write_text(SPACE)
+    (tmp_path / "trainer.py").write_text(TRAINER)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, str(ROOT / "sweep.py"), *map(str, arguments)]
+
+
+def tuned(*arguments: object) -> list[str]:
+    return command(
+        "--command", f"{sys.executable} trainer.py", "--space=space.toml", "--sweep-dir=s", *arguments
+    )
+
+
+def done(words: list[str], code: int = 0) -> str:
+    """Runs to the end; checks the exit code and that there is no traceback. Returns all that was printed."""
+    result = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert result.returncode == code, result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    if code in (1, 2):
+        assert result.stderr.startswith("sweep.py: error: ") and result.stderr.count("\n") == 1, result.stderr
+    return result.stdout + result.stderr
+
+
+def records(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "s" / "trials.jsonl").read_text().splitlines()]
+
+
+def ends(folder: Path) -> list[dict]:
+    return [record for record in records(folder) if record["status"] in ("ok", "failed")]
+
+
+def starts(folder: Path) -> list[dict]:
+    return [record for record in records(folder) if record["status"] == "running"]
+
+
+def alive(folder: Path) -> list[str]:
+    """Command lines of the processes that name the folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if str(folder) in line and "State:\tZ" not in (path / "status").read_text():
+                found.append(line)
+        except OSError:
+            continue
+    return found
+
+
+def wait_for(condition, seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_sweep_end_to_end(here):
+    out = done(tuned("--max-trials=6", "--seed=7", "--workers=2"))
+    assert [record["status"] for record in ends(here)] == ["ok"] * 6
+    assert starts(here)[0]["params"] == {"x": 2.0, "n": 4}
+    best = max(ends(here), key=lambda record: record["score"])
+    assert all(record["cost"] == 1 + record["score"] for record in ends(here))
+    assert f"best: trial {best['trial']}, " in out and "6 of 6 trials, 0 failed" in out
+    assert "front: " in out and f"--promote {'s'}" in out
+    seeds = {record["seed"] for record in starts(here)}
+    assert len(seeds) == 6 and all(0 <= seed < 2**32 for seed in seeds)
+    for number, record in enumerate(sorted(starts(here), key=lambda record: record["trial"]), 1):
+        args = json.loads((here / "s" / "trials" / f"{number:04}" / "run" / "config.json").read_text())
+        assert float(args["x"]) == record["params"]["x"] and int(args["seed"]) == record["seed"]
+
+
+def test_seeds(here):
+    """Two sweeps started in the same second differ; a seeded one repeats its suggestions."""
+    drawn = []
+    for name, options in (("a", ()), ("b", ()), ("c", ("--seed=3",)), ("d", ("--seed=3",))):
+        done(tuned("--max-trials=4", f"--sweep-dir={name}", *options))
+        lines = (here / name / "trials.jsonl").read_text().splitlines()
+        drawn.append([(r["params"], r["seed"]) for r in map(json.loads, lines) if r["status"] == "running"])
+    assert drawn[0][1:] != drawn[1][1:] and drawn[0][0][1] != drawn[1][0][1]
+    assert drawn[2] == drawn[3]
+
+
+@pytest.mark.parametrize(
+    "kind, reason",
+    [("exit", "exit code 3"), ("signal", "signal 11"), ("kill", "out of memory, or killed"), ("memory", "out of memory, or killed"), ("nan", "score nan"), ("status", "status diverged"), ("broken", "no summary.json"), ("none", "no summary.json"), ("refused", "exit code 2")],
+)
+def test_failures_are_observations(here, monkeypatch, kind, reason):
+    monkeypatch.setenv("FAIL", kind)
+    out = done(tuned("--max-trials=3"))
+    assert [record["status"] for record in ends(here)] == ["ok", "failed", "failed"]
+    assert all(record["reason"].startswith(reason) and record["cost"] > 0 for record in ends(here)[1:])
+    assert "3 of 3 trials, 2 failed" in out
+    assert "NaN" not in (here / "s" / "trials.jsonl").read_text()
+
+
+def test_a_trial_over_its_time_is_a_failure(here):
+    began = time.monotonic()
+    done(tuned("--max-trials=1", "--trial-seconds=0.5", "--mode", "child"))
+    assert time.monotonic() - began < 10
+    assert ends(here)[0]["status"] == "failed" and ends(here)[0]["reason"] == "not done in 0.5 s"
+    assert 0.5 <= ends(here)[0]["cost"] < 5
+    assert wait_for(lambda: not alive(here))  # nor its child
+
+
+def test_threads_and_gpus_are_shared_out(here, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    done(tuned("--max-trials=4", "--workers=2", "--mode=brief"))
+    runs = (here / "s" / "trials").glob("*/run/environment.json")
+    environments = [json.loads(path.read_text()) for path in runs]
+    assert {environment["CUDA_VISIBLE_DEVICES"] for environment in environments} == {"3", "5"}
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    assert {environment["OMP_NUM_THREADS"] for environment in environments} == {str(threads)}
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--env=pong", "--max-trials=0"], "--max-trials: 0 is not above 0"),
+        (["--env=pong", "--workers=x"], "argument --workers: invalid int value: 'x'"),
+        (["--env=pong", "--budget=nan"], "--budget: nan"),
+        (["--env=pong", "--sampler=magic"], "unknown sampler 'magic'"),
+        (["--env=pong", "--objective=fame"], "'fame' is not score or time"),
+        (["--env=pong", "--objective=time"], "--stop-score"),
+        (["--env=pong", "--only=lerning_rate"], "'lerning_rate' is not in the space"),
+        (["--env=pong", "--range=lr=0.1:0.2"], "'lr' is not in the space"),
+        (["--env=pong", "--range=gamma=0.5:0.6"], "gamma: mean 0.99"),
+        (["--env=pong", "--range=gamma=high"], "gamma: mean 'high'"),
+        (["--env=pong", "--range=gamma=1:2:3:4"], "--range gamma"),
+        (["--env=pong", "--fix", "horizon=512", "--only=horizon"], "no parameter"),
+        (["--env=pong", "--fix", "horizon=4096"], "does not hold at the centre"),
+        (["--env=pong", "--space=none.toml"], "there is no file none.toml"),
+        (["--env=pong", "--space=bad.toml"], "bad.toml: "),
+        (["pong"], "'pong' is no argument"),
+        ([], "--env NAME"),
+        (["--command=python trainer.py"], "--space"),
+        (["--command=no-such-program --x", "--space=space.toml"], "there is no program"),
+        (["--status=nowhere"], "there is no sweep in nowhere"),
+        (["--resume=nowhere"], "there is no sweep in nowhere"),
+        (["--promote=nowhere"], "there is no sweep in nowhere"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_change_nothing(here, words, message):
+    (here / "bad.toml").write_text("x = [")
+    before = sorted(here.rglob("*"))
+    assert message in done(command(*words), code=2)
+    assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.parametrize("kind", ["refused", "none", "exit"])
+def test_a_command_that_cannot_work_stops_the_sweep(here, monkeypatch, kind):
+    """The first trial shows it; the line of the trainer is passed on, and no folder is left."""
+    monkeypatch.setenv("FAIL", kind)
+    before = sorted(here.rglob("*"))
+    assert "the first trial failed" in done(tuned("--mode=all", "--workers=2"), code=2)
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_misspelt_argument_is_refused_by_the_trainer(here):
+    out = done(tuned("--stop-scor", "20", "--sweep-dir=deep/er/s"), code=2)
+    assert "trainer: error: unknown argument stop-scor" in out
+    assert not (here / "deep").exists()
+
+
+def test_a_sweep_goes_on(here):
+    """The same command goes on, --resume too with higher limits, and both suggest as if undisturbed."""
+    done(tuned("--seed=5", "--max-trials=2"))
+    done(tuned("--seed=5", "--max-trials=4"))
+    done(command("--resume=s", "--max-trials=6"))
+    assert [record["trial"] for record in ends(here)] == [1, 2, 3, 4, 5, 6]
+    done(tuned("--seed=5", "--max-trials=6", "--sweep-dir=whole"))
+    whole = [json.loads(line) for line in (here / "whole" / "trials.jsonl").read_text().splitlines()]
+    params = [record["params"] for record in whole if record["status"] == "running"]
+    assert [record["params"] for record in starts(here)] == params
+    settings = json.loads((here / "s" / "sweep.json").read_text())
+    assert settings["max_trials"] == 6 and settings["seed"] == 5
+
+
+@pytest.mark.parametrize(
+    "words, name",
+    [
+        (["--only=x"], "space"),
+        (["--range=x=0:20"], "space"),
+        (["--mode=brief"], "fixed"),
+        (["--seed=6"], "seed"),
+    ],
+)
+def test_a_folder_of_another_sweep_is_refused(here, words, name):
+    done(tuned("--seed=5", "--max-trials=1"))
+    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    assert f"s was made with another {name}" in done(tuned("--max-trials=1", "--seed=5", *words), code=2)
+    assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
+
+
+def test_two_sweeps_do_not_share_a_folder(here):
+    done(tuned("--max-trials=1"))
+    with open(here / "s" / "trials.jsonl") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for words in (
+            tuned("--max-trials=2"),
+            command("--resume=s", "--max-trials=2"),
+            command("--promote=s"),
+        ):
+            assert "another process is at work in s" in done(words, code=2)
+        assert "1 of 1 trials" in done(command("--status=s"))  # which only reads
+
+
+def test_a_torn_last_line_is_cut(here):
+    done(tuned("--max-trials=2", "--seed=1"))
+    path = here / "s" / "trials.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    assert "1 of 2 trials" in done(command("--status=s")) and path.read_bytes() == whole[:-9]
+    done(command("--resume=s"))
+    assert [record["trial"] for record in ends(here)] == [1, 2]
+
+
+def test_limits_end_a_sweep(here):
+    done(tuned("--budget=4", "--seed=2"))  # 1 + x seconds a trial, said to cost
+    costs = [record["cost"] for record in ends(here)]
+    assert sum(costs) >= 4 and sum(costs[:-1]) < 4
+    began = time.monotonic()
+    done(tuned("--max-seconds=1", "--mode=slow", "--sweep-dir=t"))
+    assert time.monotonic() - began < 9 and wait_for(lambda: not alive(here))
+
+
+def test_an_interrupt_stops_cleanly(here):
+    """SIGINT and SIGTERM: code 130, a hint, no process left; the trial runs again, as it was."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        words = tuned("--mode=child", "--max-trials=1") if number == signal.SIGINT else command("--resume=s")
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert wait_for(lambda: (here / "s/trials/0001/run/config.json").exists() and alive(here / "s"))
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 130 and err.endswith("python sweep.py --resume s\n"), err
+        assert wait_for(lambda: not alive(here / "s"))
+    assert [record["status"] for record in records(here)] == ["running", "interrupted"] * 2
+    assert starts(here)[0]["params"] == starts(here)[1]["params"]
+    assert starts(here)[0]["seed"] == starts(here)[1]["seed"]
+
+
+@pytest.mark.parametrize("mode", ["child", "stubborn"])
+def test_no_trial_outlives_a_killed_sweep(here, mode):
+    """Not even its children, or one that does not listen to signals."""
+    process = subprocess.Popen(tuned(f"--mode={mode}", "--workers=2"), stdout=subprocess.DEVNULL)
+    assert wait_for(lambda: len(list(here.glob("s/trials/*/run/config.json"))) == 2)
+    time.sleep(0.2)
+    assert len(alive(here / "s")) > (4 if mode == "child" else 2)
+    process.kill()
+    assert wait_for(lambda: not alive(here / "s"))
+
+
+def test_twenty_kills_lose_nothing(here):
+    """SIGKILL at random moments, of the sweep or of a trial; started again each time."""
+    generator, killed = random.Random(4), 0
+    options = ("--mode=brief", "--max-trials=40", "--workers=2", "--seed=9")
+    for round in range(20):
+        process = subprocess.Popen(tuned(*options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        time.sleep(generator.uniform(0.1, 0.5))
+        if round % 2:
+            for path in Path("/proc").glob("[0-9]*"):
+                with_name = b"trainer.py" in (path / "cmdline").read_bytes() if path.exists() else False
+                if with_name and b"sweep.py" not in (path / "cmdline").read_bytes():
+                    os.kill(int(path.name), signal.SIGKILL)
+                    killed += 1
+                    break
+            time.sleep(0.1)
+        process.kill()
+        assert b"error" not in process.communicate()[1]
+    done(tuned(*options))
+    assert sorted(record["trial"] for record in ends(here)) == list(range(1, 41))
+    params: dict[int, dict] = {}
+    for record in starts(here):  # what runs again is the same
+        assert params.setdefault(record["trial"], record["params"]) == record["params"]
+    failed = [record for record in ends(here) if record["status"] == "failed"]
+    assert len(failed) <= killed
+    assert wait_for(lambda: not alive(here / "s"))
+
+
+def test_a_full_disk_stops_the_sweep(here, monkeypatch):
+    """Of the sweep itself, and of a trial: exit code 1, one line; then it goes on."""
+
+    def small() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1200, 1200))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    result = subprocess.run(tuned("--max-trials=50"), capture_output=True, text=True, preexec_fn=small)
+    assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
+    before = ends(here)
+    assert before and (here / "s" / "trials.jsonl").read_bytes().endswith(b"\n")
+    monkeypatch.setenv("FAIL", "disk")
+    assert "No space left on device" in done(command("--resume=s"), code=1)
+    assert ends(here) == before  # no failure of the settings
+    monkeypatch.delenv("FAIL")
+    done(command("--resume=s", f"--max-trials={len(before) + 2}"))
+    assert len(ends(here)) == len(before) + 2
+
+
+def test_least_time_to_a_score(here):
+    """Above the score only the cost counts: of runs that reach 5, the cheapest, although others score more."""
+    done(tuned("--stop-score=3", "--max-trials=12", "--seed=1"))
+    assert json.loads((here / "s" / "sweep.json").read_text())["objective"] == "time"
+    reached = [record for record in ends(here) if record["score"] >= 3]
+    best = min(reached, key=lambda record: record["cost"])
+    assert f"best: trial {best['trial']}," in done(command("--status=s"))
+    assert best["score"] < max(record["score"] for record in ends(here))
+    done(tuned("--stop-score=3", "--objective=score", "--max-trials=12", "--seed=1", "--sweep-dir=t"))
+    best = max(ends(here), key=lambda record: record["score"])
+    assert f"best: trial {best['trial']}," in done(command("--status=t"))
+
+
+def test_a_best_value_at_the_edge_is_pointed_out(here):
+    out = done(tuned("--max-trials=12", "--only=x", "--range=x=1:2.5", "--seed=1"))
+    assert "warning: best x at the edge of its range, max 2.5" in out
+    out = done(tuned("--max-trials=12", "--only=x", "--range=x=0:0.5:1", "--seed=1", "--sweep-dir=t"))
+    assert "warning" not in out  # shares end at 1
+
+
+def test_promote_and_baseline(here):
+    done(tuned("--max-trials=4", "--seed=1", "--fix=total_timesteps=1000"))
+    best = max(ends(here), key=lambda record: record["score"])
+    out = done(command("--promote=s", "--seeds=3"))
+    assert out.count(f"trial-{best['trial']}, seed ") == 3
+    assert f"trial-{best['trial']}: 3 of 3 worked, score {best['score']:.4g} (" in out
+    promoted = json.loads((here / "s" / "promoted.json").read_text())
+    params = {r["trial"]: r["params"] for r in starts(here)}[best["trial"]]
+    assert promoted == params | {"total_timesteps": 1250}
+    args = json.loads((here / f"s/promoted/trial-{best['trial']}/0/run/config.json").read_text())
+    assert int(args["total_timesteps"]) == 1250
+    out = done(command("--baseline", "--sweep-dir=s", "--seeds=3"))
+    assert "defaults: 3 of 3 worked, score 1 (1 to 1), cost 2 (2 to 2)" in out and "trial-" in out
+    seeds = [json.loads(p.read_text())["seed"] for p in sorted(here.glob("s/promoted/*/*/run/config.json"))]
+    assert seeds[:3] == seeds[3:] and not {*map(int, seeds)} & {r["seed"] for r in starts(here)}
+    assert "trial-1: 1 of 1" in done(command("--promote=s", "--trial=1", "--seeds=1"))
+    assert "no trial 77" in done(command("--promote=s", "--trial=77"), code=2)
+
+
+def test_failures_of_a_promotion_are_shown(here, monkeypatch):
+    done(tuned("--max-trials=2", "--seed=1"))
+    monkeypatch.setenv("FAIL", "status")
+    assert "0 of 2 worked" in done(command("--promote=s", "--trial=2", "--seeds=2"))
+
+
+def test_a_live_table_in_a_terminal(here):
+    main, other = pty.openpty()
+    process = subprocess.Popen(tuned("--max-trials=3", "--mode=brief"), stdout=other, stderr=other)
+    os.close(other)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(main, 4096)
+        except OSError:
+            break
+    assert process.wait() == 0
+    assert b"settings" in shown and b"3 of 3 trials" in shown and b"Traceback" not in shown
+    out = done(command("--resume=s", "--max-trials=4"))
+    assert "\x1b" not in out and "trial 4: score" in out
+
+
+def test_without_a_folder_one_is_made(here):
+    done([word for word in tuned("--max-trials=1") if word != "--sweep-dir=s"])
+    (folder,) = (here / "sweeps" / "command").iterdir()
+    assert (folder / "trials.jsonl").exists()
+
+
+def test_the_trainer_itself(here):
+    """Two short trials of Pong; what is promoted is what the trainer takes."""
+    options = [
+        "--fix",
+        "total_timesteps=100000",
+        "--only=learning_rate",
+        "--max-trials=2",
+        "--log-interval=0.1",
+    ]
+    done(command("--env=pong", *options, "--sweep-dir=s"))
+    assert [record["status"] for record in ends(here)] == ["ok", "ok"]
+    done(command("--promote=s", "--seeds=1", "--steps=1"))
+    words = [sys.executable, str(ROOT / "cleanpuffer.py"), "--config=s/promoted.json", "--run-dir=r"]
+    assert subprocess.run(words, capture_output=True).returncode == 0
+    args = json.loads((here / "r" / "config.json").read_text())["args"]
+    promoted = json.loads((here / "s" / "promoted.json").read_text())
+    assert args["env"] == "pong" and args["learning_rate"] == promoted["learning_rate"]
