@@ -408,11 +408,13 @@ def outcome(trial: dict[str, Any]) -> str:
 
 def describe(sweep: Sweep) -> list[str]:
     """What a sweep has found, in lines: how far it is, Pareto front, best trial, warnings."""
-    config, front, failed = sweep.config, sweep.front(), sum(bool(t["reason"]) for t in sweep.finished)
-    limits = {"max_trials": len(sweep.finished), "budget": sweep.spent(), "max_seconds": sweep.elapsed()}
-    used = [f"{x:.0f}" + (f" of {config[name]:g}" if config[name] else "") for name, x in limits.items()]
-    lines = ["{} trials, {} failed; {} s of training; {} s".format(used[0], failed, *used[1:])]
-    if not front:
+    def of(used: float, limit: str) -> str:
+        return f"{used:.0f}" + (f" of {sweep.config[limit]:g}" if sweep.config[limit] else "")
+
+    done, failed = sweep.finished, sum(t["status"] == "failed" for t in sweep.finished)
+    lines = [f"{of(len(done), 'max_trials')} trials, {failed} failed; {of(sweep.spent(), 'budget')} s of "
+             f"training; {of(sweep.elapsed(), 'max_seconds')} s"]
+    if not (front := sweep.front()):
         return lines
     lines.append("front: " + "; ".join(f"{outcome(t)} (trial {t['trial']})" for t in front))
     best = front[-1]["params"]
@@ -477,8 +479,9 @@ def run(sweep: Sweep) -> None:
         observe(t)
     waiting = [t for t in sweep.trials.values() if t["status"] not in ("ok", "failed")]  # they run again
     sampler.running += [t["params"] for t in waiting]
-    say(f"{path}: {len(sweep.space.names)} parameters, {config['sampler']}, seed {config['seed']}",
-        *(f"left out, as it names what is neither searched nor fixed: {text}" for text in sweep.space.dropped))
+    say(f"{path}: {len(sweep.space.names)} parameters, {config['sampler']}, seed {config['seed']}")
+    if sweep.space.dropped:
+        say(f"without constraints on what is neither searched nor fixed: {'; '.join(sweep.space.dropped)}")
     live = Live(console=show(sweep, 0)[0], get_renderable=lambda: show(sweep, 15)[1])
     try:
         with live if terminal else nullcontext():
@@ -488,8 +491,8 @@ def run(sweep: Sweep) -> None:
             shutil.rmtree(made[-1])
         raise
     finally:
-        for t in [t for t in sweep.trials.values() if t["status"] == "running"] if path.exists() else []:
-            sweep.write(trial=t["trial"], status="interrupted")
+        for number in [number for number, t in sweep.trials.items() if t["status"] == "running"]:
+            sweep.write(trial=number, status="interrupted")
     say(*[] if terminal else describe(sweep), f"its best on fresh seeds: python sweep.py --promote {path}")
 
 
@@ -518,12 +521,13 @@ def measure(sweep: Sweep, label: str, params: dict[str, Any], runs: int, limit: 
 
 
 def promoted(sweep: Sweep, number: int | None, steps: float | None) -> tuple[str, dict[str, Any]]:
-    """Name and settings of the best trial, or that of a number; writes them down for the trainer's --config."""
+    """Name and settings of the best trial, or of one by number; writes them for the trainer's --config."""
     number = number or (sweep.front() or [{"trial": 0}])[-1]["trial"]
     require(number in sweep.trials, f"--promote: {sweep.path} has no trial {number or 'that worked'}")
     params = dict(sweep.trials[number]["params"])
     if total := (sweep.fixed | params).get("total_timesteps"):
-        params["total_timesteps"] = round(total * (steps or (1 if sweep.config["objective"] == "time" else 1.25)))
+        steps = steps or (1 if sweep.config["objective"] == "time" else 1.25)
+        params["total_timesteps"] = round(total * steps)
     (sweep.path / "promoted.json").write_text(json.dumps(sweep.fixed | params, indent=1) + "\n")
     say(f"{sweep.path / 'promoted.json'}: settings of trial {number}, for the trainer's --config")
     return f"trial-{number}", params
@@ -550,18 +554,15 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str | No
         how = {"nargs": "?", "const": ""} if name in COMMANDS else how
         parser.add_argument(*{f"--{name.replace('_', '-')}": 0, f"--{name}": 0}, dest=name, type=kind, **how)
     args, rest = parser.parse_known_args(argv)
-    for name, value in vars(args).items():
-        wrong = isinstance(value, int | float) and not (value > 0 or (name == "seed" and value == 0))
-        require(not wrong, f"--{name.replace('_', '-')}: {value} is not above 0")
-    fixed = [("env", args.env)] if args.env else []
+    for name in (*LIMITS, "steps", "trial", "seeds"):
+        require(getattr(args, name) is None or getattr(args, name) > 0, f"--{name}: it must be above 0")
+    fixed = [("env", args.env)] * bool(args.env) + [text.partition("=")[::2] for text in args.fix]
     while rest:
         name, equals, value = rest.pop(0).partition("=")
         require(name.startswith("--"), f"{name!r} is no argument; they are --name value")
         alone = not rest or rest[0].startswith("--")
         fixed.append((name[2:], value if equals else None if alone else rest.pop(0)))
-    for text in args.fix:
-        require("=" in text, f"--fix {text}: it is name=value")
-    return args, fixed + [text.partition("=")[::2] for text in args.fix]
+    return args, fixed
 
 
 def configure(args: argparse.Namespace, fixed: list[tuple[str, str | None]]) -> dict[str, Any]:
@@ -576,12 +577,12 @@ def configure(args: argparse.Namespace, fixed: list[tuple[str, str | None]]) -> 
         require(file.is_file(), f"--space: there is no file {file}")
         try:
             for name, given in tomllib.loads(file.read_text()).items():
-                content[name] = content.get(name, {}) | given if isinstance(given, dict) else given
+                content[name] = (content.get(name) or {}) | given if isinstance(given, dict) else given
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from None
     constraints, constants, space = content.pop("constraints"), content.pop("constants"), content
-    require(isinstance(constraints, list) and isinstance(constants, dict) and all(map(is_number, constants.values())),
-            f"--space: constraints {constraints} must be a list, constants {constants} a table of numbers")
+    require(isinstance(constraints, list) and all(map(is_number, dict(constants).values())),
+            f"--space: constraints must be a list, constants numbers; they are {constraints}, {constants}")
     fixed_names = {name.replace("-", "_") for name, _ in fixed}
     only = ",".join(args.only).split(",") if args.only else list(space)
     for name in (*only, *(text.split("=")[0] for text in args.range)):
@@ -603,7 +604,7 @@ def configure(args: argparse.Namespace, fixed: list[tuple[str, str | None]]) -> 
 
 def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    path: Path | str = "DIR"
+    path = Path("DIR")
     try:
         args, fixed = parse(argv)
         command = next((name for name in COMMANDS if getattr(args, name) is not None), "run")
@@ -611,8 +612,8 @@ def main(argv: list[str]) -> int:
         path = Path(getattr(args, command, None) or args.sweep_dir or f"sweeps/{stamp.replace(':', '-')}")
         saved = json.loads((path / "sweep.json").read_text()) if (path / "sweep.json").exists() else {}
         require(saved or command == "run", f"there is no sweep in {path}")
-        given = fixed or [name for name in SETTINGS if getattr(args, name)]
-        require(command == "run" or not given, f"{path} has its settings; only limits can be changed: {given}")
+        new = fixed or any(getattr(args, name) for name in SETTINGS)
+        require(command == "run" or not new, f"{path} has its settings; only limits can be changed")
         config = json.loads(json.dumps(configure(args, fixed))) if command == "run" else saved.copy()
         for name in saved and config:
             same = saved[name] == config[name] or (name == "seed" and args.seed is None)
@@ -632,8 +633,8 @@ def main(argv: list[str]) -> int:
             console.print(found)
         else:
             sweep.lock()
-            label, params = ("defaults", {}) if command == "baseline" else promoted(sweep, args.trial, args.steps)
-            measure(sweep, label, params, args.seeds or 5, args.trial_seconds)
+            chosen = promoted(sweep, args.trial, args.steps) if command == "promote" else ("defaults", {})
+            measure(sweep, *chosen, args.seeds or 5, args.trial_seconds)
         return 0
     except KeyboardInterrupt:
         print(f"interrupted; go on with: python sweep.py --resume {path}", file=sys.stderr)

@@ -162,7 +162,21 @@ def test_a_repair_stops_where_the_constraint_begins_to_hold():
 
 @pytest.mark.parametrize(
     "text",
-    ["x <", "f(x) > 1", "x.real > 0", "x[0] > 1", "[x] == 1", "x if x else x", "'a' < x", "x in x", "x is x", "x > 0 and (x := 3)", "lambda: x", "x > 0 and x.real > 1", 3],
+    [
+        "x <",
+        "f(x) > 1",
+        "x.real > 0",
+        "x[0] > 1",
+        "[x] == 1",
+        "x if x else x",
+        "'a' < x",
+        "x in x",
+        "x is x",
+        "x > 0 and (x := 3)",
+        "lambda: x",
+        "x > 0 and x.real > 1",
+        3,
+    ],
 )
 def test_constraints_hold_arithmetic_and_nothing_else(text):
     with pytest.raises(ValueError):
@@ -232,6 +246,10 @@ def test_only_fix_and_ranges():
     s = configured("--env=pong", "--range", "gamma=0.9:0.95:0.99", "--range=beta1=0.95").space
     assert [s.parameters["gamma"][key] for key in ("min", "mean", "max")] == [0.9, 0.95, 0.99]
     assert s.parameters["beta1"]["mean"] == 0.95 and s.parameters["beta1"]["max"] == 0.999
+    steps = configured("--env=pong", "--range=total_timesteps=1e6:2e6:4e6").space.parameters[
+        "total_timesteps"
+    ]
+    assert steps["whole"] and steps["max"] == 4_000_000
     s = configured("--env=pong", "--num-envs", "16", "--range=minibatch_size=512:1024:32768").space
     assert "num_envs" not in s.names and len(s.constraints) == 3  # a fixed size counts in constraints
     assert s.from_unit(np.ones(len(s.names)))["minibatch_size"] <= 16 * 256

@@ -157,7 +157,17 @@ def test_seeds(here):
 
 @pytest.mark.parametrize(
     "kind, reason",
-    [("exit", "exit code 3"), ("signal", "signal 11"), ("kill", "out of memory, or killed"), ("memory", "out of memory, or killed"), ("nan", "score nan"), ("status", "status diverged"), ("broken", "no summary.json"), ("none", "no summary.json"), ("refused", "exit code 2")],
+    [
+        ("exit", "exit code 3"),
+        ("signal", "signal 11"),
+        ("kill", "out of memory, or killed"),
+        ("memory", "out of memory, or killed"),
+        ("nan", "score nan"),
+        ("status", "status diverged"),
+        ("broken", "no summary.json"),
+        ("none", "no summary.json"),
+        ("refused", "exit code 2"),
+    ],
 )
 def test_failures_are_observations(here, monkeypatch, kind, reason):
     monkeypatch.setenv("FAIL", kind)
@@ -191,9 +201,9 @@ def test_threads_and_gpus_are_shared_out(here, monkeypatch):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--env=pong", "--max-trials=0"], "--max-trials: 0 is not above 0"),
-        (["--env=pong", "--workers=x"], "argument --workers: invalid int value: 'x'"),
-        (["--env=pong", "--budget=nan"], "--budget: nan"),
+        (["--env=pong", "--max-trials=0"], "--max_trials: it must be above 0"),
+        (["--env=pong", "--workers=x"], "--workers: invalid int value: 'x'"),
+        (["--env=pong", "--budget=nan"], "--budget: it must"),
         (["--env=pong", "--sampler=magic"], "unknown sampler 'magic'"),
         (["--env=pong", "--objective=fame"], "'fame' is not score or time"),
         (["--env=pong", "--objective=time"], "--stop-score"),
@@ -206,6 +216,8 @@ def test_threads_and_gpus_are_shared_out(here, monkeypatch):
         (["--env=pong", "--fix", "horizon=4096"], "does not hold at the centre"),
         (["--env=pong", "--space=none.toml"], "there is no file none.toml"),
         (["--env=pong", "--space=bad.toml"], "bad.toml: "),
+        (["--env=pong", "--space=odd.toml"], "constraints must be a list"),
+        (["--env=pong", "--fix=gamma"], "--fix gamma: it is name=value"),
         (["pong"], "'pong' is no argument"),
         ([], "--env NAME"),
         (["--command=python trainer.py"], "--space"),
@@ -217,6 +229,7 @@ def test_threads_and_gpus_are_shared_out(here, monkeypatch):
 )
 def test_bad_arguments_are_one_line_and_change_nothing(here, words, message):
     (here / "bad.toml").write_text("x = [")
+    (here / "odd.toml").write_text("constraints = { x = 3 }")
     before = sorted(here.rglob("*"))
     assert message in done(command(*words), code=2)
     assert sorted(here.rglob("*")) == before
@@ -265,6 +278,12 @@ def test_a_folder_of_another_sweep_is_refused(here, words, name):
     before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
     assert f"s was made with another {name}" in done(tuned("--max-trials=1", "--seed=5", *words), code=2)
     assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
+
+
+def test_settings_cannot_be_given_to_a_sweep_that_goes_on(here):
+    done(tuned("--max-trials=1"))
+    for words in (["--only=x"], ["--mode=brief"], ["--seed=3"], ["--sampler=random-centre"]):
+        assert "only limits can be changed" in done(command("--resume=s", *words), code=2)
 
 
 def test_two_sweeps_do_not_share_a_folder(here):
@@ -372,7 +391,7 @@ def test_a_full_disk_stops_the_sweep(here, monkeypatch):
 
 
 def test_least_time_to_a_score(here):
-    """Above the score only the cost counts: of runs that reach 5, the cheapest, although others score more."""
+    """Above the score only the cost counts: of those that reach it, the cheapest is best."""
     done(tuned("--stop-score=3", "--max-trials=12", "--seed=1"))
     assert json.loads((here / "s" / "sweep.json").read_text())["objective"] == "time"
     reached = [record for record in ends(here) if record["score"] >= 3]
