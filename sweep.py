@@ -556,6 +556,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str | No
     args, rest = parser.parse_known_args(argv)
     for name in (*LIMITS, "steps", "trial", "seeds"):
         require(getattr(args, name) is None or getattr(args, name) > 0, f"--{name}: it must be above 0")
+    require(all("=" in text for text in args.fix), f"--fix: {args.fix} must be name=value")
     fixed = [("env", args.env)] * bool(args.env) + [text.partition("=")[::2] for text in args.fix]
     while rest:
         name, equals, value = rest.pop(0).partition("=")

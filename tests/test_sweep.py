@@ -77,6 +77,11 @@ def test_values_on_a_bound_and_outside():
     assert s.to_unit({"learning_rate": 0.1}) == 1 and s.to_unit({"learning_rate": 1e-5}) == -1
     assert s.to_unit({"learning_rate": 7.0}) == 1 and s.to_unit({"learning_rate": 0}) == -1
     assert s.from_unit(np.array([np.nextafter(1, 2)]))["learning_rate"] == 0.1
+    s = space(min=1 / 3, max=2 / 3, mean=0.5)  # rounding does not lead outside
+    assert (
+        s.from_unit(-np.ones(1))["learning_rate"] == 1 / 3
+        and s.from_unit(np.ones(1))["learning_rate"] == 2 / 3
+    )
 
 
 @pytest.mark.parametrize(

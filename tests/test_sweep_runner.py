@@ -35,8 +35,8 @@ shared = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 if mode == "child":
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(run)])
 if mode in ("slow", "child", "stubborn"):
-    if mode == "stubborn":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    asked = lambda *_: sys.exit((run / "asked").touch() or 130)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else asked)
     time.sleep(30)
 if mode == "brief":
     time.sleep(0.1)
@@ -178,12 +178,14 @@ def test_failures_are_observations(here, monkeypatch, kind, reason):
     assert "NaN" not in (here / "s" / "trials.jsonl").read_text()
 
 
-def test_a_trial_over_its_time_is_a_failure(here):
+@pytest.mark.parametrize("mode", ["child", "stubborn"])
+def test_a_trial_over_its_time_is_a_failure(here, mode):
     began = time.monotonic()
-    done(tuned("--max-trials=1", "--trial-seconds=0.5", "--mode", "child"))
-    assert time.monotonic() - began < 10
+    done(tuned("--max-trials=1", "--trial-seconds=0.5", f"--mode={mode}"))
+    assert time.monotonic() - began < 12
     assert ends(here)[0]["status"] == "failed" and ends(here)[0]["reason"] == "not done in 0.5 s"
-    assert 0.5 <= ends(here)[0]["cost"] < 5
+    assert 0.5 <= ends(here)[0]["cost"] < 9
+    assert (here / "s/trials/0001/run/asked").exists() == (mode == "child")  # it may save what it has
     assert wait_for(lambda: not alive(here))  # nor its child
 
 
@@ -217,7 +219,7 @@ def test_threads_and_gpus_are_shared_out(here, monkeypatch):
         (["--env=pong", "--space=none.toml"], "there is no file none.toml"),
         (["--env=pong", "--space=bad.toml"], "bad.toml: "),
         (["--env=pong", "--space=odd.toml"], "constraints must be a list"),
-        (["--env=pong", "--fix=gamma"], "--fix gamma: it is name=value"),
+        (["--env=pong", "--fix=gamma"], "must be name=value"),
         (["pong"], "'pong' is no argument"),
         ([], "--env NAME"),
         (["--command=python trainer.py"], "--space"),
@@ -328,9 +330,17 @@ def test_an_interrupt_stops_cleanly(here):
         _, err = process.communicate(timeout=20)
         assert process.returncode == 130 and err.endswith("python sweep.py --resume s\n"), err
         assert wait_for(lambda: not alive(here / "s"))
+        assert (here / "s/trials/0001/run/asked").exists()  # it may save what it has
     assert [record["status"] for record in records(here)] == ["running", "interrupted"] * 2
     assert starts(here)[0]["params"] == starts(here)[1]["params"]
     assert starts(here)[0]["seed"] == starts(here)[1]["seed"]
+    process = subprocess.Popen(
+        command("--resume=s", "--workers=2", "--max-trials=2"), stdout=subprocess.DEVNULL
+    )
+    assert wait_for(lambda: len(starts(here)) == 4)
+    process.kill()
+    again, other = (record["params"] for record in starts(here)[2:])
+    assert again == starts(here)[0]["params"] and again != other  # it counts as running for what is suggested
 
 
 @pytest.mark.parametrize("mode", ["child", "stubborn"])
