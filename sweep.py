@@ -493,7 +493,8 @@ def run(sweep: Sweep) -> None:
     finally:
         for number in [number for number, t in sweep.trials.items() if t["status"] == "running"]:
             sweep.write(trial=number, status="interrupted")
-    say(*[] if terminal else describe(sweep), f"its best on fresh seeds: python sweep.py --promote {path}")
+    say(*[] if terminal else describe(sweep))
+    say(*[f"its best on fresh seeds: python sweep.py --promote {path}"] if sweep.front() else [])
 
 
 def measure(sweep: Sweep, label: str, params: dict[str, Any], runs: int, limit: float | None) -> None:

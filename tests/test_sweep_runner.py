@@ -37,6 +37,7 @@ if mode == "child":
 if mode in ("slow", "child", "stubborn"):
     asked = lambda *_: sys.exit((run / "asked").touch() or 130)
     signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else asked)
+    (run / "ready").touch()
     time.sleep(30)
 if mode == "brief":
     time.sleep(0.1)
@@ -322,10 +323,12 @@ def test_limits_end_a_sweep(here):
 
 def test_an_interrupt_stops_cleanly(here):
     """SIGINT and SIGTERM: code 130, a hint, no process left; the trial runs again, as it was."""
+    ready = here / "s/trials/0001/run/ready"
     for number in (signal.SIGINT, signal.SIGTERM):
         words = tuned("--mode=child", "--max-trials=1") if number == signal.SIGINT else command("--resume=s")
+        ready.unlink(missing_ok=True)
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert wait_for(lambda: (here / "s/trials/0001/run/config.json").exists() and alive(here / "s"))
+        assert wait_for(ready.exists)
         process.send_signal(number)
         _, err = process.communicate(timeout=20)
         assert process.returncode == 130 and err.endswith("python sweep.py --resume s\n"), err
@@ -347,7 +350,7 @@ def test_an_interrupt_stops_cleanly(here):
 def test_no_trial_outlives_a_killed_sweep(here, mode):
     """Not even its children, or one that does not listen to signals."""
     process = subprocess.Popen(tuned(f"--mode={mode}", "--workers=2"), stdout=subprocess.DEVNULL)
-    assert wait_for(lambda: len(list(here.glob("s/trials/*/run/config.json"))) == 2)
+    assert wait_for(lambda: len(list(here.glob("s/trials/*/run/ready"))) == 2)
     time.sleep(0.2)
     assert len(alive(here / "s")) > (4 if mode == "child" else 2)
     process.kill()
