@@ -192,7 +192,7 @@ def rl(name: str, rng: np.random.Generator) -> Task:
     tuned = [at for at in space if at not in most]
 
     def score(params: dict) -> np.ndarray:
-        base = math.prod(bell(d, 0.85) for d in distances(space, params, optimum, *tuned))
+        base = math.prod(bell(d, 1.0) for d in distances(space, params, optimum, *tuned))
         return base * (np.log2(params["total_timesteps"] / 5e7) + 1) * np.sqrt(params["batch_size"])
 
     def cost(params: dict) -> np.ndarray:
@@ -220,7 +220,7 @@ def rl(name: str, rng: np.random.Generator) -> Task:
 
 
 def ridge(name: str, rng: np.random.Generator) -> Task:
-    """The best learning rate moves with the batch; small batches are slow."""
+    """The best learning rate moves with the batch, on a sharp ridge with wide skirts; small batches are slow."""
     space = {
         "total_timesteps": timesteps(1_000_000, 100_000_000),
         "learning_rate": parameter("log_normal", 1e-5, 0.1),
@@ -232,7 +232,7 @@ def ridge(name: str, rng: np.random.Generator) -> Task:
 
     def score(params: dict) -> np.ndarray:
         rate, batch, trace = distances(space, params, optimum, "learning_rate", "batch_size", "gae_lambda")
-        base = bell(rate - slope * batch, 0.15) * bell(batch, 0.5) * bell(trace, 0.5)
+        base = bell(batch, 0.8) * bell(trace, 0.8) / (1 + ((rate - slope * batch) / 0.15) ** 2)
         return base * (params["total_timesteps"] / 1e8) ** 0.4
 
     def cost(params: dict) -> np.ndarray:
