@@ -220,7 +220,7 @@ def rl(name: str, rng: np.random.Generator) -> Task:
 
 
 def ridge(name: str, rng: np.random.Generator) -> Task:
-    """The best learning rate moves with the batch, on a sharp ridge with wide skirts; small batches are slow."""
+    """The best learning rate moves with the batch: a sharp ridge with wide skirts. Small batches are slow."""
     space = {
         "total_timesteps": timesteps(1_000_000, 100_000_000),
         "learning_rate": parameter("log_normal", 1e-5, 0.1),
@@ -420,7 +420,7 @@ def held_out(task_name: str, label: str, seed: int, options: argparse.Namespace)
     for i in np.flatnonzero(~test):
         fresh.observe(params[i], trials[i, 1] if ran[i] else None, trials[i, 2], not ran[i])
     test = np.flatnonzero(test & ran)
-    mean, deviation, log_mean, log_deviation = fresh.predict([params[i] for i in test])
+    mean, deviation, log_mean, log_deviation = map(np.asarray, fresh.predict([params[i] for i in test]))
     observed, log_cost = trials[test, 1] / task.maximum, np.log(trials[test, 2])
     result = {"task": task_name, "sampler": label, "seed": seed, "noise": noise, "observed": observed}
     result |= {"predicted": mean / task.maximum, "deviation": deviation / task.maximum, "log cost": log_cost}
