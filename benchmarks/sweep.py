@@ -15,6 +15,7 @@ incumbent    the score of the trial that was observed best
 hypervolume  the integral of the front, scores below 0 counted as 0, over log cost from the cheapest run there
              is to a full-cost run, as a share of that of the ideal front
 picked       the same of the trials that one would pick by what was observed
+within       of the trials until the budget was spent, which samplers know and nobody enforces
 runs         what all trials cost; "to 80 %" what had been spent when a trial first reached that much
 """
 
@@ -502,6 +503,10 @@ def print_calibration(results: list[dict]) -> None:
     table("Held-out trials, predicted against observed", columns, rows)
 
 
+def money(text: str) -> float | None:
+    return None if text == "none" else float(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -514,13 +519,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--noise", type=float, default=0.0, help="of every score, as a share of the maximum")
-    parser.add_argument("--budget", default="12", help="full-cost runs that samplers are told of, or none")
+    parser.add_argument(
+        "--budget", type=money, default=12.0, help="full-cost runs, or none: told to samplers"
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write measures and trials to this file")
     parser.add_argument("--calibration", action="store_true", help="predict held-out trials instead")
     parser.add_argument("--times", action="store_true", help="time suggestions instead")
     options = parser.parse_args()
-    options.budget = None if options.budget == "none" else float(options.budget)
     labels = [label for label in options.samplers if label != default or options.rules is None]
     if options.rules is not None and default in options.samplers:
         labels = [f"{default}:{rule}" for rule in options.rules or rules] + labels
