@@ -198,7 +198,14 @@ def test_the_centre_must_satisfy_the_constraints(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["1 <= x <= 2", "x == 2 or x > 3", "x // 2 == 1 and x % 2 == 0", "x ** 2 / 2 + 1 - 1 >= 2", "x != 3"],
+    [
+        "1 <= x <= 2",
+        "x == 2 or x > 3",
+        "x // 2 == 1 and x % 2 == 0",
+        "x ** 2 / 2 + 1 - 1 >= 2",
+        "x != 3",
+        "-1 < -x + 2",
+    ],
 )
 def test_constraints_of_all_kinds(text):
     sweep.Space({"x": SPACE["vf_coef"]}, [text])
@@ -210,9 +217,9 @@ def test_a_constraint_without_its_names_is_left_out():
 
 
 def configured(*arguments: str) -> sweep.Sweep:
-    args, fixed = sweep.parse(list(arguments))
+    options, fixed = sweep.parse(list(arguments))
     limits = dict.fromkeys(sweep.LIMITS) | {"workers": 1}
-    return sweep.Sweep(Path("none"), sweep.configure(args, fixed) | limits)
+    return sweep.Sweep(Path("none"), sweep.configure(options, fixed) | limits)
 
 
 @pytest.mark.parametrize("name", envs.names())

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -204,12 +205,16 @@ def test_threads_and_gpus_are_shared_out(here, monkeypatch):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--env=pong", "--max-trials=0"], "--max_trials: it must be above 0"),
-        (["--env=pong", "--workers=x"], "--workers: invalid int value: 'x'"),
-        (["--env=pong", "--budget=nan"], "--budget: it must"),
+        (["--env=pong", "--max-trials=0"], "--max-trials: '0' is no whole number above 0"),
+        (["--env=pong", "--workers=x"], "--workers: 'x' is no whole number"),
+        (["--env=pong", "--workers=1.5"], "--workers: '1.5' is no whole number"),
+        (["--env=pong", "--budget=nan"], "--budget: 'nan' is no number above 0"),
+        (["--env=pong", "--seed", "-1"], "--seed: '-1' is no whole number"),
+        (["--env=pong", "--seed"], "--seed needs a value"),
         (["--env=pong", "--sampler=magic"], "unknown sampler 'magic'"),
         (["--env=pong", "--objective=fame"], "'fame' is not score or time"),
         (["--env=pong", "--objective=time"], "--stop-score"),
+        (["--env=pong", "--stop-score=high"], "--stop-score"),
         (["--env=pong", "--only=lerning_rate"], "'lerning_rate' is not in the space"),
         (["--env=pong", "--range=lr=0.1:0.2"], "'lr' is not in the space"),
         (["--env=pong", "--range=gamma=0.5:0.6"], "gamma: mean 0.99"),
@@ -432,7 +437,7 @@ def test_promote_and_baseline(here):
     promoted = json.loads((here / "s" / "promoted.json").read_text())
     params = {r["trial"]: r["params"] for r in starts(here)}[best["trial"]]
     assert promoted == params | {"total_timesteps": 1250}
-    args = json.loads((here / f"s/promoted/trial-{best['trial']}/0/run/config.json").read_text())
+    args = json.loads((here / f"s/promoted/trial-{best['trial']}/0001/run/config.json").read_text())
     assert int(args["total_timesteps"]) == 1250
     out = done(command("--baseline", "--sweep-dir=s", "--seeds=3"))
     assert "defaults: 3 of 3 worked, score 1 (1 to 1), cost 2 (2 to 2)" in out and "trial-" in out
@@ -461,7 +466,7 @@ def test_a_live_table_in_a_terminal(here):
     assert process.wait() == 0
     assert b"settings" in shown and b"3 of 3 trials" in shown and b"Traceback" not in shown
     out = done(command("--resume=s", "--max-trials=4"))
-    assert "\x1b" not in out and "trial 4: score" in out
+    assert "\x1b" not in out and re.search(r"^ +4 +\S+ +\S+  ok +x ", out, re.MULTILINE)
 
 
 def test_without_a_folder_one_is_made(here):
