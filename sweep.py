@@ -12,8 +12,7 @@ It knows nothing of a trainer but its command line (`--name value`) and the run 
     SAMPLERS, make_sampler      who suggests the next trial: suggest, observe
     Sweep                       the folder: sweep.json, trials.jsonl, a run folder for each trial
     Trial, supervise            runs of the command, as processes that cannot outlive the sweep
-    run, promote                suggest, run, observe; then the best and the defaults on fresh seeds
-    describe, table             what is shown
+    run, promote, describe      suggest, run, observe; the best and the defaults on fresh seeds; what is shown
     parse, configure, main      the command line
 """
 
@@ -28,7 +27,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,6 @@ SETTINGS = ("env", "command", "space", "only", "range", "fix", "objective", "sam
 LIMITS = ("max_trials", "workers", "budget", "trial_cost", "trial_seconds", "max_seconds")  # may be changed
 OPTIONS = (*COMMANDS, *SETTINGS, *LIMITS, "sweep_dir", "trial", "seeds", "steps")
 WHOLE = ("max_trials", "workers", "seed", "trial", "seeds")  # numbers, as are the other limits and steps
-HEADER = f"{'trial':>5} {'score':>9} {'cost, s':>9}  {'status':16}  settings"
 ROOT = Path(__file__).resolve().parent
 
 
@@ -165,9 +163,6 @@ class Sweep:
         for trial in sorted(self.having("ok"), key=lambda trial: (trial["cost"], -self.score(trial))):
             front += [trial] if not front or self.score(trial) > self.score(front[-1]) else []
         return front
-
-    def draw_seed(self, promoted: bool, number: int) -> int:
-        return int(np.random.SeedSequence((self.config["seed"], promoted, number)).generate_state(1)[0])
 
     def command_line(self, record: dict, worker: int) -> tuple[list[str], dict[str, str]]:
         """What starts a trial, and its environment: a share of the threads and, of several GPUs, one."""
@@ -306,7 +301,8 @@ def run(sweep: Sweep) -> None:
             return None
         number = waiting[0]["trial"] if waiting else len(sweep.trials) + 1
         params = waiting.pop(0)["params"] if waiting else sampler.suggest()
-        sweep.write(trial=number, status="running", params=params, seed=sweep.draw_seed(False, number))
+        seed = np.random.SeedSequence((config["seed"], 0, number)).generate_state(1)[0]
+        sweep.write(trial=number, status="running", params=params, seed=int(seed))
         return sweep.trials[number]
 
     def finish(trial: Trial) -> None:
@@ -314,16 +310,14 @@ def run(sweep: Sweep) -> None:
         require(sweep.finished or trial.usable, f"the first trial failed: {result['reason']}")
         sweep.write(trial=trial.record["trial"], **result)
         observe(sweep.finished[-1])
-        print(*table(sweep.finished[-1:]))
+        print(row(sweep.finished[-1]))
 
     for trial in sweep.finished:
         observe(trial)
     sampler.running += [trial["params"] for trial in waiting]
     print(f"{path}: {len(sweep.space.names)} parameters, {config['sampler']}, seed {config['seed']}")
-    print(HEADER)
-    try:
-        with Live(transient=True, get_renderable=lambda: Text(  # in a terminal, below the trials that have ended
-                "\n".join([*table(sweep.having("running")), *describe(sweep)]))):
+    try:  # in a terminal, what is running and was found stands below the lines of trials that have ended
+        with Live(transient=True, get_renderable=lambda: Text("\n".join(describe(sweep)))):
             supervise(sweep, "trials", config["trial_seconds"], start, finish,
                       lambda: sweep.elapsed() > most["max_seconds"])
     except ValueError:
@@ -351,7 +345,7 @@ def promote(sweep: Sweep, label: str, options: dict[str, Any]) -> None:
             params["total_timesteps"] = round(total * more)
         (sweep.path / "promoted.json").write_text(json.dumps(sweep.fixed | params, indent=1) + "\n")
         print(f"{sweep.path / 'promoted.json'}: settings of trial {number}, for the trainer's --config")
-    seeds = [sweep.draw_seed(True, i) for i in range(options["seeds"] or 5)]
+    seeds = np.random.SeedSequence((sweep.config["seed"], 1)).generate_state(options["seeds"] or 5).tolist()
     waiting = iter([{"trial": i, "params": params, "seed": seed} for i, seed in enumerate(seeds, 1)])
 
     def finish(trial: Trial) -> None:
@@ -371,16 +365,25 @@ def promote(sweep: Sweep, label: str, options: dict[str, Any]) -> None:
 
 
 def outcome(trial: dict[str, Any]) -> str:
-    score = "" if trial["score"] is None else f"score {trial['score']:.4g} "
-    failed = "failed: " if trial["status"] == "failed" else ""
-    return f"{score}in {trial['cost']:.4g} s" + (f", {failed}{trial['reason']}" if trial["reason"] else "")
+    if trial["cost"] is None:
+        return trial["status"]
+    words = "failed" if trial["status"] == "failed" else f"score {trial['score']:.4g}"
+    return f"{words} in {trial['cost']:.4g} s" + (f": {trial['reason']}" if trial["reason"] else "")
+
+
+def row(trial: dict[str, Any]) -> str:
+    """A trial in a line as wide as the terminal."""
+    settings = ", ".join(f"{name} {value:.4g}" for name, value in trial["params"].items())
+    line = f"trial {trial['trial']:<4} {outcome(trial):28.60}  {settings}"
+    return line[: shutil.get_terminal_size((999, 24)).columns]
 
 
 def describe(sweep: Sweep) -> list[str]:
-    """What a sweep has found, in lines: how far it is, Pareto front, best trial, warnings."""
+    """What runs, how far a sweep is, and what it has found, in lines: Pareto front, best trial, warnings."""
     used = {"max_trials": len(sweep.finished), "budget": sweep.spent(), "max_seconds": sweep.elapsed()}
     of = [f"{used[name]:.0f}" + (f" of {limit:g}" if (limit := sweep.config[name]) else "") for name in used]
-    lines = [f"{of[0]} trials, {len(sweep.having('failed'))} failed; {of[1]} s of training; {of[2]} s"]
+    lines = [row(trial) for trial in sweep.having("running")]
+    lines += [f"{of[0]} trials, {len(sweep.having('failed'))} failed; {of[1]} s of training; {of[2]} s"]
     lines += [f"constraint left out, it names what is not known: {text}" for text in sweep.space.dropped]
     if not (front := sweep.front()):
         return lines
@@ -388,17 +391,6 @@ def describe(sweep: Sweep) -> list[str]:
     best = front[-1]["params"]
     lines.append(f"best: trial {front[-1]['trial']}, " + ", ".join(f"{k} {v:.9g}" for k, v in best.items()))
     return lines + [f"warning: best {edge}" for edge in sweep.space.edges(best)]
-
-
-def table(trials: Iterable[dict[str, Any]]) -> list[str]:
-    """A line for each trial, as wide as the terminal."""
-    width, lines = shutil.get_terminal_size((999, 24)).columns, []
-    for trial in trials:
-        score, cost = ("" if trial[name] is None else f"{trial[name]:.4g}" for name in ("score", "cost"))
-        settings = ", ".join(f"{name} {value:.4g}" for name, value in trial["params"].items())
-        status = trial["reason"] or trial["status"]
-        lines.append(f"{trial['trial']:5} {score:>9} {cost:>9}  {status:16.40}  {settings}"[:width])
-    return lines
 
 
 def parse(argv: list[str]) -> tuple[dict[str, Any], list[tuple[str, str | None]]]:
@@ -472,7 +464,8 @@ def main(argv: list[str]) -> int:
             run(sweep)
         elif command == "status":
             sweep.open(alone=False)
-            print(HEADER, *table(sweep.trials.values()), *describe(sweep), sep="\n")
+            ended = [trial for trial in sweep.trials.values() if trial["status"] != "running"]
+            print(*map(row, ended), *describe(sweep), sep="\n")
         else:
             sweep.open()
             promote(sweep, "best" if command == "promote" else "defaults", options)

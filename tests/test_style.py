@@ -1,4 +1,4 @@
-"""ruff, clang-format, the trainer's promised size, and commands of the README that other tools rely on."""
+"""ruff, clang-format, promised sizes, and commands of the README that other tools rely on."""
 
 import re
 import subprocess
@@ -28,8 +28,9 @@ def test_clang_format():
     assert done.returncode == 0, done.stderr
 
 
-def test_the_trainer_is_one_short_file():
+def test_the_trainer_and_the_tuner_are_one_short_file_each():
     assert len((ROOT / "cleanpuffer.py").read_text().splitlines()) < 1000
+    assert len((ROOT / "sweep.py").read_text().splitlines()) < 700
 
 
 def test_readme_has_the_two_commands():

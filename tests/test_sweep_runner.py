@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+import sweep
+
 ROOT = Path(__file__).resolve().parent.parent
 SPACE = """
 x = { distribution = "uniform", min = 0, mean = 2, max = 10 }
@@ -35,8 +37,13 @@ shared = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 (run / "config.json").write_text(json.dumps(args))
 if mode == "child":
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(run)])
-if mode in ("slow", "child", "stubborn"):
-    asked = lambda *_: sys.exit((run / "asked").touch() or 130)
+if mode in ("slow", "child", "stubborn", "saves", "diverges"):
+    def asked(*_):
+        (run / "asked").touch()
+        if mode in ("saves", "diverges"):
+            status = "interrupted" if mode == "saves" else "diverged"
+            (run / "summary.json").write_text(json.dumps(summary | {"status": status, "cost": 60}))
+        sys.exit(130)
     signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else asked)
     (run / "ready").touch()
     time.sleep(30)
@@ -46,6 +53,12 @@ if x != 2 or mode == "all":  # the centre works
     kind = os.environ.get("FAIL", "")
     if kind == "exit":
         raise SystemExit(3)
+    if kind == "box":  # as tyro and rich print errors
+        print("╭─ Error ───╮", "│ no way    │", "╰───────────╯", sep="\\n", file=sys.stderr)
+        raise SystemExit(1)
+    if kind == "says":
+        print("first words\\n\\nlast words\\n")
+        sys.exit()
     if kind == "signal":
         os.kill(os.getpid(), signal.SIGSEGV)
     if kind == "kill":
@@ -149,7 +162,7 @@ def test_a_sweep_end_to_end(here):
 def test_seeds(here):
     """Two sweeps started in the same second differ; a seeded one repeats its suggestions."""
     drawn = []
-    for name, options in (("a", ()), ("b", ()), ("c", ("--seed=3",)), ("d", ("--seed=3",))):
+    for name, options in (("a", ()), ("b", ()), ("c", ("--seed=0",)), ("d", ("--seed=0",))):
         done(tuned("--max-trials=4", f"--sweep-dir={name}", *options))
         lines = (here / name / "trials.jsonl").read_text().splitlines()
         drawn.append([(r["params"], r["seed"]) for r in map(json.loads, lines) if r["status"] == "running"])
@@ -191,6 +204,22 @@ def test_a_trial_over_its_time_is_a_failure(here, mode):
     assert wait_for(lambda: not alive(here))  # nor its child
 
 
+@pytest.mark.parametrize("mode, status", [("saves", "ok"), ("diverges", "failed"), ("slow", "failed")])
+def test_a_trial_that_misses_the_score_in_its_time_is_no_failure(here, mode, status):
+    """It saved its score, which counts with its full cost; where the score is the objective, it failed."""
+    options = ("--max-trials=1", "--trial-seconds=0.5", "--stop-score=9", f"--mode={mode}")
+    out = done(tuned(*options))
+    (record,) = ends(here)
+    assert record["status"] == status and record["reason"] == "not done in 0.5 s"
+    if status == "ok":
+        assert (record["score"], record["cost"]) == (2, 60)
+        assert "1 of 1 trials, 0 failed" in out and "best: trial 1," in out
+    done(tuned(*options, "--objective=score", "--sweep-dir=t"))
+    (here / "s").rename(here / "other")
+    (here / "t").rename(here / "s")
+    assert ends(here)[0]["status"] == "failed"
+
+
 def test_threads_and_gpus_are_shared_out(here, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -217,6 +246,7 @@ def test_threads_and_gpus_are_shared_out(here, monkeypatch):
         (["--env=pong", "--stop-score=high"], "--stop-score"),
         (["--env=pong", "--only=lerning_rate"], "'lerning_rate' is not in the space"),
         (["--env=pong", "--range=lr=0.1:0.2"], "'lr' is not in the space"),
+        (["--env=pong", "--range=gamma=0.9:0.99,lr=0.1:0.2"], "'lr' is not in the space"),
         (["--env=pong", "--range=gamma=0.5:0.6"], "gamma: mean 0.99"),
         (["--env=pong", "--range=gamma=high"], "gamma: mean 'high'"),
         (["--env=pong", "--range=gamma=1:2:3:4"], "--range gamma"),
@@ -229,6 +259,9 @@ def test_threads_and_gpus_are_shared_out(here, monkeypatch):
         (["pong"], "'pong' is no argument"),
         ([], "--env NAME"),
         (["--command=python trainer.py"], "--space"),
+        (["--env=pong", "--space=dates.toml"], "x: needs distribution"),
+        (["--env=pong", "--space=lists.toml"], "constants must be numbers by name"),
+        (["--env=pong", "--space=words.toml"], "constants must be numbers by name"),
         (["--command=no-such-program --x", "--space=space.toml"], "there is no program"),
         (["--status=nowhere"], "there is no sweep in nowhere"),
         (["--resume=nowhere"], "there is no sweep in nowhere"),
@@ -238,17 +271,29 @@ def test_threads_and_gpus_are_shared_out(here, monkeypatch):
 def test_bad_arguments_are_one_line_and_change_nothing(here, words, message):
     (here / "bad.toml").write_text("x = [")
     (here / "odd.toml").write_text("constraints = { x = 3 }")
+    (here / "dates.toml").write_text("x = 2020-01-01")
+    (here / "lists.toml").write_text(SPACE + "constants = [3]")
+    (here / "words.toml").write_text(SPACE + "constants = { agents = 'two' }")
     before = sorted(here.rglob("*"))
     assert message in done(command(*words), code=2)
     assert sorted(here.rglob("*")) == before
 
 
-@pytest.mark.parametrize("kind", ["refused", "none", "exit"])
-def test_a_command_that_cannot_work_stops_the_sweep(here, monkeypatch, kind):
-    """The first trial shows it; the line of the trainer is passed on, and no folder is left."""
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        ("refused", "exit code 2"),
+        ("none", "no summary.json"),
+        ("exit", "exit code 3"),
+        ("box", "exit code 1: Error / no way"),
+        ("says", "no summary.json: first words / last words"),
+    ],
+)
+def test_a_command_that_cannot_work_stops_the_sweep(here, monkeypatch, kind, words):
+    """The first trial shows it; the last lines of the trainer are passed on, and no folder is left."""
     monkeypatch.setenv("FAIL", kind)
     before = sorted(here.rglob("*"))
-    assert "the first trial failed" in done(tuned("--mode=all", "--workers=2"), code=2)
+    assert f"the first trial failed: {words}\n" in done(tuned("--mode=all", "--workers=2"), code=2)
     assert sorted(here.rglob("*")) == before
 
 
@@ -315,6 +360,70 @@ def test_a_torn_last_line_is_cut(here):
     assert "1 of 2 trials" in done(command("--status=s")) and path.read_bytes() == whole[:-9]
     done(command("--resume=s"))
     assert [record["trial"] for record in ends(here)] == [1, 2]
+
+
+def test_trials_that_died_with_the_sweep_are_shown_as_lost(here):
+    process = subprocess.Popen(tuned("--mode=slow", "--workers=2"), stdout=subprocess.DEVNULL)
+    assert wait_for(lambda: len(list(here.glob("s/trials/*/run/ready"))) == 2)
+    out = done(command("--status=s"))
+    assert out.count("  running  ") == 2 - out.count("lost") == 2
+    process.kill()
+    process.wait()
+    out = done(command("--status=s"))
+    assert out.count("  lost, runs again  ") == 2 and "running" not in out
+
+
+@pytest.mark.parametrize(
+    "number, change",
+    [
+        (2, lambda line: line[:30]),
+        (2, lambda line: "3"),
+        (2, lambda line: "[]"),
+        (2, lambda line: ""),
+        (1, lambda line: line.replace('"params"', '"parms"')),
+        (1, lambda line: line.replace('"x"', '"y"')),
+        (1, lambda line: line.replace('"seed"', '"sed"')),
+        (1, lambda line: line.replace('"trial"', '"tral"')),
+        (1, lambda line: line.replace('"trial": 1', '"trial": 7')),
+        (2, lambda line: line.replace('"cost"', '"cots"')),
+        (2, lambda line: line.replace('"status": "ok"', '"status": "okay"')),
+        (2, lambda line: line.replace('"score": 2.0', '"score": null')),
+        (3, lambda line: line.replace('"elapsed": ', '"elapsed": "soon", "e": ')),
+    ],
+)
+def test_a_damaged_line_is_named(here, number, change):
+    done(tuned("--max-trials=2", "--seed=1"))
+    path = here / "s" / "trials.jsonl"
+    lines = path.read_text().splitlines()
+    damaged = change(lines[number - 1])
+    assert damaged != lines[number - 1]
+    path.write_text("\n".join([*lines[: number - 1], damaged, *lines[number:], ""]))
+    before = path.read_bytes()
+    for words in (tuned("--max-trials=3"), command("--status=s"), command("--promote=s")):
+        assert f"trials.jsonl, line {number} is damaged: {damaged[:20]}" in done(words, code=2)
+    assert path.read_bytes() == before
+
+
+def test_a_result_that_stands_twice_does_not_count_twice(here):
+    done(tuned("--max-trials=2"))
+    path = here / "s" / "trials.jsonl"
+    path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
+    assert "line 5 is damaged" in done(command("--status=s"), code=2)
+
+
+def test_damaged_settings_are_named(here):
+    done(tuned("--max-trials=1"))
+    (here / "s" / "sweep.json").write_text("{")
+    assert "error: s: " in done(command("--status=s"), code=2)
+
+
+def test_help_has_a_line_for_each_option(here):
+    out = done(command("--help"))
+    for name in sweep.OPTIONS:
+        assert len(re.findall(rf"^  --{name.replace('_', '-')} ", out, re.MULTILINE)) == 1, name
+    assert len(out.splitlines()) < 45 and max(map(len, out.splitlines())) < 110
+    shown = re.findall(r"^  --(\S+)", out, re.MULTILINE)
+    assert {name.replace("-", "_") for name in shown} == {*sweep.OPTIONS}
 
 
 def test_limits_end_a_sweep(here):
@@ -464,9 +573,9 @@ def test_a_live_table_in_a_terminal(here):
         except OSError:
             break
     assert process.wait() == 0
-    assert b"settings" in shown and b"3 of 3 trials" in shown and b"Traceback" not in shown
+    assert b"  running  " in shown and b"3 of 3 trials" in shown and b"Traceback" not in shown
     out = done(command("--resume=s", "--max-trials=4"))
-    assert "\x1b" not in out and re.search(r"^ +4 +\S+ +\S+  ok +x ", out, re.MULTILINE)
+    assert "\x1b" not in out and re.search(r"^trial 4 +score \S+ in \S+ s  +x ", out, re.MULTILINE)
 
 
 def test_without_a_folder_one_is_made(here):
