@@ -328,8 +328,6 @@ def run(sweep: Sweep) -> None:
         for trial in sweep.having("running"):
             sweep.write(trial=trial["trial"], status="interrupted")
     print(*describe(sweep), sep="\n")
-    if sweep.front():
-        print(f"its best on fresh seeds: python sweep.py --promote {path}")
 
 
 def promote(sweep: Sweep, label: str, options: dict[str, Any]) -> None:
@@ -390,7 +388,8 @@ def describe(sweep: Sweep) -> list[str]:
     lines.append("front: " + "; ".join(f"{outcome(trial)} (trial {trial['trial']})" for trial in front))
     best = front[-1]["params"]
     lines.append(f"best: trial {front[-1]['trial']}, " + ", ".join(f"{k} {v:.9g}" for k, v in best.items()))
-    return lines + [f"warning: best {edge}" for edge in sweep.space.edges(best)]
+    lines += [f"warning: best {edge}" for edge in sweep.space.edges(best)]
+    return [*lines, f"the best on fresh seeds: python sweep.py --promote {sweep.path}"]
 
 
 def parse(argv: list[str]) -> tuple[dict[str, Any], list[tuple[str, str | None]]]:

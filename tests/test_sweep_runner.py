@@ -366,6 +366,7 @@ def test_trials_that_died_with_the_sweep_are_shown_as_lost(here):
     process = subprocess.Popen(tuned("--mode=slow", "--workers=2"), stdout=subprocess.DEVNULL)
     assert wait_for(lambda: len(list(here.glob("s/trials/*/run/ready"))) == 2)
     out = done(command("--status=s"))
+    assert "0 of 100 trials" in out  # no limit was given
     assert out.count("  running  ") == 2 - out.count("lost") == 2
     process.kill()
     process.wait()
@@ -428,6 +429,7 @@ def test_help_has_a_line_for_each_option(here):
 
 def test_limits_end_a_sweep(here):
     done(tuned("--budget=4", "--seed=2"))  # 1 + x seconds a trial, said to cost
+    assert json.loads((here / "s" / "sweep.json").read_text())["max_trials"] is None
     costs = [record["cost"] for record in ends(here)]
     assert sum(costs) >= 4 and sum(costs[:-1]) < 4
     began = time.monotonic()
