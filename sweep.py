@@ -9,9 +9,11 @@
 It knows nothing of a trainer but its command line (`--name value`) and the run folder it writes. The map:
 
     spaces/__init__.py          Space: parameters to [-1, 1] and back, constraints between them; space files
-    SAMPLERS, make_sampler      who suggests the next trial: suggest, observe
+    Sampler, make_sampler       suggest() what to try next, observe() what came of it
+    Process, Bayesian           what is believed of scores and costs, and what is made of it: read this first
+    variants/samplers.py        other samplers, and other rules for this one
     Sweep                       the folder: sweep.json, trials.jsonl, a run folder for each trial
-    Trial, supervise            runs of the command, as processes that cannot outlive the sweep
+    trials.py                   runs of the command, as processes that cannot outlive the sweep
     run, promote, describe      suggest, run, observe; the best and the defaults on fresh seeds; what is shown
     parse, configure, main      the command line
 """
@@ -24,18 +26,22 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
+from heapq import nlargest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import MultivariateNormal, Normal
 
 import spaces
 from spaces import Space, is_number, parse_value, require
+from trials import Trial, supervise
 
 COMMANDS = ("resume", "status", "promote", "baseline")
 SETTINGS = ("env", "command", "space", "only", "range", "fix", "objective", "sampler", "rule", "seed")
@@ -44,46 +50,317 @@ OPTIONS = (*COMMANDS, *SETTINGS, *LIMITS, "sweep_dir", "trial", "seeds", "steps"
 WHOLE = ("max_trials", "workers", "seed", "trial", "seeds")  # numbers, as are the other limits and steps
 ROOT = Path(__file__).resolve().parent
 
+SEARCH_WIDTH = 0.5  # of the noise round a good point, in units of a parameter's scale
+CANDIDATES = 1000  # looked at in each of three rounds
+SIGNAL = 3.0  # standard deviations of noise above which a score counts as seen
+GREED = 1.5  # the power of the growth with which costs are drawn
+TRAINED = 256  # observations that train hyperparameters, at most
 
-class RandomCentre:
-    """First the centre, then normal noise of half a parameter's scale around it."""
 
-    def __init__(self, space: Space, seed: int = 0, **_: Any):
-        self.space, self.seed = space, seed
+class Sampler:
+    """Suggests what to try next, and is told what came of it.
+
+    Scores are maximised, or minimised (one sign, applied here); a cost is above 0, in any unit. Every
+    suggestion has a generator of its own, seeded by the sweep's seed and the number of suggestions before it:
+    a sweep that is told again what it has seen goes on as if it had never ended.
+    """
+
+    def __init__(self, space: Space, seed: int, goal: str, max_cost: float | None, budget: float | None,
+                 max_trials: int | None):
+        self.space, self.dimensions, self.seed = space, len(space.names), seed
+        self.sign = 1 if goal == "maximize" else -1
+        self.max_cost, self.budget, self.max_trials = max_cost or math.inf, budget, max_trials
         self.running: list[dict[str, Any]] = []  # suggested and not yet observed
-        self.observed = 0
+        self.units: list[np.ndarray] = []  # what was observed: parameters in [-1, 1],
+        self.scores: list[float] = []  # the higher the better, nan where a run failed,
+        self.costs: list[float] = []
 
     def suggest(self) -> dict[str, Any]:
-        made = self.observed + len(self.running)
-        noise = np.random.default_rng((self.seed, made)).standard_normal(len(self.space.names))
-        params = self.space.from_unit(self.space.centre + 0.5 * (made > 0) * self.space.scale * noise)
+        """Parameters of the next trial. The first are the search centre."""
+        self.made = len(self.costs) + len(self.running)
+        self.rng = np.random.default_rng((self.seed, self.made))
+        params = self.space.from_unit(self.propose() if self.made else self.space.centre)
         self.running.append(params)
         return params
 
     def observe(self, params: dict[str, Any], score: float | None, cost: float, failed: bool = False) -> None:
-        self.observed += 1
+        """Of parameters suggested or not. With `failed` the score is ignored. Raises ValueError."""
+        require(is_number(cost) and cost > 0, f"cost {cost!r} is not a number above 0")
+        require(failed or is_number(score), f"score {score!r} is not a finite number, and failed is not set")
+        self.units.append(self.space.to_unit(params))
+        self.scores.append(math.nan if failed else self.sign * float(score))
+        self.costs.append(float(cost))
         if params in self.running:
             self.running.remove(params)
 
+    def propose(self) -> np.ndarray:
+        """The next point of [-1, 1]^dimensions."""
+        raise NotImplementedError
 
-SAMPLERS: dict[str, Callable] = {"random-centre": RandomCentre}  # the default first
-RULES: tuple[str, ...] = ()
+    def around(self, points: np.ndarray, width: float | np.ndarray = SEARCH_WIDTH) -> np.ndarray:
+        """Normal noise round points [..., dimensions], clipped: near a bound, rejection may find nothing."""
+        noise = self.rng.standard_normal(np.shape(points))
+        return np.clip(points + width * self.space.scale * noise, -1, 1)
+
+    def successes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Points [n, dimensions], scores [n] and log costs [n] of the runs that did not fail."""
+        ok, points = ~np.isnan(self.scores), np.reshape(self.units, (-1, self.dimensions))
+        return points[ok], np.array(self.scores)[ok], np.log(self.costs)[ok]
 
 
-def make_sampler(
-    name: str,
-    space: Space | dict,
-    seed: int = 0,
-    rule: str | None = None,
-    goal: str = "maximize",
-    max_cost: float | None = None,
-    budget: float | None = None,
-    max_trials: int | None = None,
-) -> Any:
-    """A sampler by name. Raises ValueError."""
-    if name not in SAMPLERS:
-        raise ValueError(f"unknown sampler {name!r}; there are {', '.join(SAMPLERS)}")
-    return SAMPLERS[name](space if isinstance(space, Space) else Space(space), seed)
+def pareto(scores: np.ndarray, costs: np.ndarray) -> np.ndarray:
+    """Indices of the Pareto points, cheapest first: nothing cheaper scores as much."""
+    order = np.lexsort((-scores, costs))
+    best = np.maximum.accumulate(scores[order])
+    return order[np.append(True, best[1:] > best[:-1])]
+
+
+class Process:
+    """A Gaussian process: constant, linear and quadratic trends, a Matérn 5/2 kernel with a length scale for
+    every dimension, noise. Hyperparameters are maximum a posteriori: L-BFGS on their logarithms.
+
+    With warp it is one of asinh(y / s), s learned: logarithmic in large values, linear in those as small as
+    the noise. Of Pyro, distributions and log densities are used and the parameter store is not: it is global
+    and goes by name, so that a second process would share the first one's parameters.
+    """
+
+    def __init__(self, dimensions: int, warp: bool = False):
+        def prior(median: float, spread: float, *shape: int) -> tuple[torch.Tensor, float]:
+            return torch.full(shape, math.log(median), dtype=torch.double), spread
+
+        self.warp, self.fits = warp, {}
+        self.priors = {  # of logarithms: mean and standard deviation. Variances, but for length and warp
+            "length": prior(0.6 * dimensions**0.5, 1, dimensions), "matern": prior(1, 1),
+            "constant": prior(1, 1), "linear": prior(0.4, 1.5), "quadratic": prior(0.4, 1.5),
+            "noise": prior(0.01, 2)}
+        if warp:
+            self.priors["warp"] = prior(0.2, 1.5)
+
+    def kernel(self, a: torch.Tensor, b: torch.Tensor, h: dict) -> torch.Tensor:
+        """Covariance of points [n, dimensions] and [m, dimensions]: [n, m]."""
+        u, v = a / h["length"], b / h["length"]
+        squared = (u * u).sum(1)[:, None] + (v * v).sum(1) - 2 * u @ v.T
+        r = (5 * squared.clamp(min=0) + 1e-10).sqrt()
+        trends = h["constant"] + h["linear"] * (a @ b.T) + h["quadratic"] * ((a * a) @ (b * b).T)
+        return trends + h["matern"] * (1 + r + r * r / 3) * (-r).exp()
+
+    def factor(self, x: torch.Tensor, h: dict) -> torch.Tensor:
+        noise = (h["noise"] + 1e-6) * torch.eye(len(x), dtype=x.dtype)
+        return torch.linalg.cholesky(self.kernel(x, x, h) + noise)
+
+    def model(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        h = {name: pyro.sample(name, Normal(mean, spread).to_event(mean.dim())).exp()
+             for name, (mean, spread) in self.priors.items()}
+        if self.warp:  # with the logarithm of asinh's derivative
+            pyro.factor("warped", -0.5 * (y * y + h["warp"] ** 2).log().sum())
+            y = (y / h["warp"]).asinh()
+        pyro.sample("y", MultivariateNormal(torch.zeros_like(y), scale_tril=self.factor(x, h)), obs=y)
+
+    def optimise(self, x: torch.Tensor, y: torch.Tensor, start: dict, steps: int) -> dict:
+        logs = {name: value.clone().requires_grad_() for name, value in start.items()}
+        lbfgs = torch.optim.LBFGS(logs.values(), max_iter=steps, max_eval=steps + 4, history_size=10,
+                                  tolerance_change=1e-3, line_search_fn="strong_wolfe")
+        best = [math.inf, start]
+
+        def loss() -> torch.Tensor:
+            lbfgs.zero_grad()
+            loss = -poutine.trace(poutine.condition(self.model, logs)).get_trace(x, y).log_prob_sum()
+            loss.backward()
+            if loss.item() < best[0]:
+                best[:] = loss.item(), {name: value.detach().clone() for name, value in logs.items()}
+            return loss
+
+        with suppress(torch.linalg.LinAlgError, ValueError):  # a step into nowhere ends the search
+            lbfgs.step(loss)
+        return best[1]
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> None:
+        """To y [n], observed at x [n, dimensions]. What is learned depends on these alone: training begins
+        anew at every tenth observation, and goes on from there. Of many, a sample trains hyperparameters."""
+        n, x, y = len(x), torch.tensor(x), torch.tensor(y)
+        self.shift = 0.0 if self.warp else y.mean().item()
+        self.unit = max((y - self.shift).abs().max().item() / (1 if self.warp else 2), 1e-9)
+        y = (y - self.shift) / self.unit
+        if n not in self.fits:
+            sample = torch.tensor(np.random.default_rng(0).permutation(n)[:TRAINED])
+            start = {name: mean for name, (mean, _) in self.priors.items()}
+            if (tens := n - n % 10) and tens not in self.fits:
+                first = sample[sample < tens]
+                self.fits = {tens: self.optimise(x[first], y[first], start, 15)}
+            self.fits[n] = self.optimise(x[sample], y[sample], self.fits.get(tens, start), 5 if tens else 15)
+        self.x, self.h = x, {name: value.exp() for name, value in self.fits[n].items()}
+        self.cholesky, z = self.factor(x, self.h), (y / self.h["warp"]).asinh() if self.warp else y
+        self.weights = torch.cholesky_solve(z[:, None], self.cholesky)[:, 0]
+
+    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation [m], without the noise, of y at x [m, dimensions]; with warp, of asinh
+        of scaled y."""
+        x, h = torch.tensor(x), self.h
+        cross, squares = self.kernel(x, self.x, h), x * x
+        prior = h["matern"] + h["constant"]
+        prior = prior + h["linear"] * squares.sum(1) + h["quadratic"] * (squares**2).sum(1)
+        known = torch.linalg.solve_triangular(self.cholesky, cross.T, upper=False).square().sum(0)
+        mean, deviation = cross @ self.weights, (prior - known).clamp(min=1e-10).sqrt()
+        scale, shift = (1, 0) if self.warp else (self.unit, self.shift)
+        return mean.numpy() * scale + shift, deviation.numpy() * scale
+
+
+class Candidates(NamedTuple):
+    """What the processes say of m points. Costs are logarithms; scores are in the score process's asinh."""
+
+    points: np.ndarray  # [m, dimensions]
+    mean: np.ndarray  # of the score
+    deviation: np.ndarray  # its standard deviation
+    cost: np.ndarray  # expected
+    success: np.ndarray  # probability
+
+
+class Bayesian(Sampler):
+    """The default, explained at the top of the file. Other rules are in variants/samplers.py."""
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self.score = Process(self.dimensions, warp=True)
+        self.cost, self.failure = Process(self.dimensions), Process(self.dimensions)
+
+    def propose(self) -> np.ndarray:
+        points, scores, costs = self.successes()
+        centre = scores[(points == self.space.centre).all(1)]
+        if self.made < 4 and len(centre) and (len(centre) == 1 or np.ptp(centre) > 0):
+            return self.space.centre  # again: how much do scores differ by themselves?
+        if self.made < 4 or len(points) < 2:
+            return self.around(self.space.centre)
+        self.learn(points, scores, costs)
+        return self.choose()
+
+    def learn(self, points: np.ndarray, scores: np.ndarray, costs: np.ndarray) -> None:
+        """Trains the processes, and finds the front of the scores they believe, noise taken off."""
+        low, median = np.quantile(scores, (0.1, 0.5))
+        worst = max(scores.min(), low - 3 * (median - low))  # one disaster is not the measure of all scores
+        self.score.fit(points, np.maximum(scores - worst, 0))
+        self.cost.fit(points, costs)
+        if np.isnan(self.scores).any():
+            self.failure.fit(np.array(self.units), np.isnan(self.scores).astype(float))
+        means, self.noise = self.score.predict(points)[0], self.score.h["noise"].item() ** 0.5
+        self.floor, self.waiting = means.min(), 0.0
+        if self.running:  # as if it had come out as expected, so that nothing is gained by the same again
+            waiting = self.look(np.array([self.space.to_unit(params) for params in self.running]))
+            points, means = np.concatenate((points, waiting.points)), np.concatenate((means, waiting.mean))
+            costs, self.waiting = np.concatenate((costs, waiting.cost)), np.exp(waiting.cost).sum()
+        front = pareto(means, costs)
+        self.points, self.front, self.steps = points[front], means[front], costs[front]
+
+    def look(self, points: np.ndarray) -> Candidates:
+        failed = self.failure.predict(points)[0] if np.isnan(self.scores).any() else np.zeros(len(points))
+        cost, _ = self.cost.predict(points)
+        return Candidates(points, *self.score.predict(points), cost, (1 - failed).clip(1e-3, 1))
+
+    def candidates(self) -> Candidates:
+        """Round the Pareto points, with noise of many widths in some or all dimensions; of some, one anew."""
+        parents = self.rng.integers(len(self.front), size=CANDIDATES)
+        width = SEARCH_WIDTH * 2.0 ** self.rng.uniform(-3, 0, (CANDIDATES, 1))
+        share = self.rng.choice((0.3, 0.6, 1.0), (CANDIDATES, 1))
+        points = self.points[parents]
+        points = self.around(points, width * (self.rng.random(points.shape) < share))
+        anew, axis = self.rng.random(CANDIDATES) < 0.25, self.rng.integers(self.dimensions, size=CANDIDATES)
+        points[anew, axis[anew]] = self.rng.uniform(-1, 1, anew.sum())
+        return self.look(points)
+
+    def growth(self, c: Candidates, high: float) -> np.ndarray:
+        """Log of the expected growth of the area under the front over log cost: the sum over the steps of the
+        front of the width at or above a candidate's cost times E[(score - step)+], times P(success). `high` is
+        the log cost up to which candidates are tried."""
+        deviation = np.minimum(c.deviation, 1)  # score = sinh z, z normal; the mean of a wide one is all tail
+
+        def improvement(step: float) -> np.ndarray:
+            d = (c.mean - step) / deviation
+            up, down = (np.exp(s * c.mean + deviation**2 / 2) * normal(d + s * deviation) for s in (1, -1))
+            return np.maximum((up - down) / 2 - np.sinh(step) * normal(d), 0)
+
+        ends = np.append(self.steps, max(high, self.steps[-1]) + 1)
+        area = np.maximum(ends[0] - c.cost, 0) * improvement(self.floor)
+        for step, begin, end in zip(self.front, ends, ends[1:], strict=False):
+            area += np.maximum(end - np.maximum(begin, c.cost), 0) * improvement(step)
+        return np.log(area * c.success + 1e-300)
+
+    def choose(self) -> np.ndarray:
+        """The point to try next, at a cost that is worth it and can be paid."""
+        trials = self.max_trials or max(100, self.made + 20)
+        left = max(trials - self.made, 1)
+        money = max(self.budget - sum(self.costs) - self.waiting, 1e-9) if self.budget else math.inf
+        limit = math.log(min(0.3 * money, self.max_cost))
+        cheapest, found = math.log(min(self.costs)), self.candidates()
+        seen = self.front > self.floor + SIGNAL * self.noise
+        if not seen.any():  # nothing stands out of the noise
+            low = math.log(money / left) if self.budget else (cheapest + min(limit, found.cost.max())) / 2
+            return self.grope(max(low - 0.2, cheapest - 0.5), limit)
+        high = min(self.steps[-1] + math.log(3), limit)
+        low = max(cheapest - 0.7, min(self.steps[seen.argmax()] - math.log(3), high - 1))
+        edges = np.linspace(low, max(high, low + 0.2), 2 + int(max(high - low, 0) / 0.35))
+        mean = 2 * self.made / (self.made + trials) * money / left if self.budget else np.exp(edges.mean())
+        growth = self.growth(found, edges[-1])
+        for width, most in ((0.15, 4), (0.05, 4), (None, 1)):
+            bins = np.digitize(found.cost, edges)
+            inside = [np.flatnonzero(bins == at) for at in range(1, len(edges))]
+            best = [i for group in inside for i in nlargest(most, group, growth.take)]
+            if not best:  # nothing costs as little: the best of the cheapest
+                best = [max(np.flatnonzero(found.cost < found.cost.min() + 0.1), key=growth.take)]
+            if width:
+                points = found.points[self.rng.choice(best, CANDIDATES)]
+                moved = self.rng.random(points.shape) < 0.5
+                more = self.look(self.around(points, width * moved))
+                found = Candidates(*map(np.concatenate, zip(found, more, strict=True)))
+                growth = np.append(growth, self.growth(more, edges[-1]))
+
+        def chances(thrift: float) -> np.ndarray:
+            logs = GREED * growth[best] - thrift * found.cost[best]
+            chances = np.exp(logs - logs.max())
+            return chances / chances.sum()
+
+        thrifts = np.linspace(-1, 4, 101)
+        means = np.array([chances(thrift) @ np.exp(found.cost[best]) for thrift in thrifts])
+        thrift = thrifts[(means <= mean).argmax() if means[-1] <= mean else -1]
+        return found.points[self.rng.choice(best, p=chances(thrift))]
+
+    def grope(self, low: float, limit: float) -> np.ndarray:
+        """Far and wide round the centre, at log costs from `low` to five times that."""
+        shape = (4 * CANDIDATES, self.dimensions)
+        points = np.clip(self.space.centre + SEARCH_WIDTH * self.rng.standard_normal(shape), -1, 1)
+        points = np.where(self.rng.random(shape) < 0.1, self.rng.uniform(-1, 1, shape), points)
+        cost = min(low + min(self.rng.exponential(0.8), math.log(5)), limit)
+        nearest = np.argsort(abs(self.cost.predict(points)[0] - cost))[:30]
+        return points[nearest[self.growth(self.look(points[nearest]), cost).argmax()]]
+
+
+def normal(x: np.ndarray) -> np.ndarray:
+    """The standard normal distribution function."""
+    return torch.special.ndtr(torch.as_tensor(x)).numpy()
+
+
+# The default first; the others, and other rules for it, are in variants/samplers.py.
+SAMPLERS = ("bayesian", "pareto", "random-centre", "random-uniform", "random-full-cost", "halving")
+
+
+def make_sampler(name: str, space: Space | dict, seed: int = 0, rule: str | None = None,
+                 goal: str = "maximize", max_cost: float | None = None, budget: float | None = None,
+                 max_trials: int | None = None) -> Sampler:
+    """A sampler that has observed nothing.
+
+    space: a Space or the parameters of one. rule: how the default one chooses. goal: "maximize", "minimize".
+    max_cost: what a trial may cost; budget: what all may; max_trials: how many will be; None is unknown.
+    Raises ValueError.
+    """
+    require(name in SAMPLERS, f"unknown sampler {name!r}; there are {', '.join(SAMPLERS)}")
+    require(goal in ("maximize", "minimize"), f"unknown goal {goal!r}; there are maximize and minimize")
+    for label, limit in {"max_cost": max_cost, "budget": budget, "max_trials": max_trials}.items():
+        unknown = limit is None
+        require(unknown or (is_number(limit) and limit > 0), f"{label} {limit!r} is not a number above 0")
+    known = (space if isinstance(space, Space) else Space(space), seed, goal, max_cost, budget, max_trials)
+    if name == SAMPLERS[0] and rule in (None, "growth"):
+        return Bayesian(*known)
+    from variants import samplers
+
+    return samplers.make(name, rule, known)
 
 
 class Sweep:
@@ -164,8 +441,8 @@ class Sweep:
             front += [trial] if not front or self.score(trial) > self.score(front[-1]) else []
         return front
 
-    def command_line(self, record: dict, worker: int) -> tuple[list[str], dict[str, str]]:
-        """What starts a trial, and its environment: a share of the threads and, of several GPUs, one."""
+    def trial(self, record: dict, worker: int, folder: str, limit: float | None) -> Trial:
+        """Starts a trial, with a worker's share of the threads and, of several GPUs, one."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         threads = str(max(1, cores // self.config["workers"]))
         gpus = [str(i) for i, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
@@ -177,103 +454,7 @@ class Sweep:
         fixed = [(name, text) for name, text in self.config["fixed"] if name.replace("-", "_") not in params]
         for name, value in (*fixed, *params.items(), ("seed", record["seed"])):
             words += [f"--{name}"] if value is None else [f"--{name}", str(value)]
-        return words, env
-
-
-GRACE = 5.0  # seconds between asking a trial to end and ending it
-# What becomes a trial. On Linux it dies with the sweep (1 is PR_SET_PDEATHSIG), and it leaves a process that
-# ends its whole group, children too, when the pipe from the sweep closes: no trial outlives the sweep.
-GUARD = """
-import ctypes, os, signal, sys
-if sys.platform == "linux": ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-if not os.fork():
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)
-    if not os.fork(): os.read(0, 1), os.killpg(0, signal.SIGKILL)
-    os._exit(0)
-os.wait()
-os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-os.execvp(sys.argv[1], sys.argv[1:])
-"""
-
-
-class Trial:
-    """One run of the command, in a process group of its own."""
-
-    def __init__(self, sweep: Sweep, record: dict, worker: int, folder: str, limit: float | None):
-        self.record, self.limit = record, limit
-        self.folder = sweep.path.resolve() / folder / f"{record['trial']:04}"
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        words, env = sweep.command_line(record, worker)
-        words = [sys.executable, "-S", "-c", GUARD, *words, "--run-dir", str(self.folder / "run")]
-        with open(self.folder / "output.txt", "wb") as out:
-            self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=out, stderr=out, env=env,
-                                            start_new_session=True)
-        self.began, self.timed_out = time.monotonic(), False
-        self.deadline = self.began + (limit or math.inf)
-
-    def ended(self) -> bool:
-        """Whether it is over, with all its processes. Past its deadline it is asked to end, then killed."""
-        code, now = self.process.poll(), time.monotonic()
-        self.seconds = now - self.began
-        if code is not None or now > self.deadline:
-            with suppress(ProcessLookupError, PermissionError):  # all have ended
-                asked = code is not None or self.timed_out
-                os.killpg(self.process.pid, signal.SIGKILL if asked else signal.SIGTERM)
-            self.timed_out, self.deadline = self.timed_out or code is None, now + GRACE
-        return code is not None
-
-    def result(self, objective: str) -> dict[str, Any]:
-        """What came of it: status ok or failed, score, cost in seconds, what was wrong. If time is the
-        objective, one that was stopped and saved its score is ok: it missed. If not `usable`, and nothing has
-        worked yet, the command is to blame. OSError: the disk is full."""
-        code, status, score, cost = self.process.returncode, None, None, None
-        with suppress(OSError, ValueError, AttributeError):
-            summary = json.loads((self.folder / "run" / "summary.json").read_text())
-            status, score, cost = (summary.get(name) for name in ("status", "score", "cost"))
-        output = (self.folder / "output.txt").read_bytes()[-5000:].decode(errors="replace")
-        if code and os.strerror(errno.ENOSPC) in output:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        lines = [text for line in output.splitlines() if (text := line.strip(" │╭╮╰╯─"))]  # without a box
-        said = f": {' / '.join(lines[-3:])}" if lines else ""
-        memory = code and ("out of memory" in output.lower() or "MemoryError" in output)
-        reasons = {f"not done in {self.limit} s": self.timed_out,
-                   "out of memory, or killed": memory or code == -signal.SIGKILL,
-                   f"signal {-code}{said}": code < 0,
-                   f"exit code {code}{said}": code,
-                   f"no summary.json{said}": status is None,
-                   f"status {status}{said}": status != "ok",
-                   f"score {score}": not is_number(score)}
-        reason = next((reason for reason, holds in reasons.items() if holds), None)
-        saved = status in ("ok", "interrupted") and is_number(score)
-        failed = reason and not (saved and self.timed_out and objective == "time")
-        self.usable = self.timed_out or code < 0 or (status is not None and code != 2)
-        return {"status": "failed" if failed else "ok", "reason": reason,
-                "score": score if is_number(score) else None,
-                "cost": cost if is_number(cost) and cost > 0 else self.seconds}
-
-
-def supervise(sweep: Sweep, folder: str, limit: float | None, start: Callable, finish: Callable,
-              over: Callable = lambda: False) -> None:
-    """Keeps a trial going for every worker until over(), or until start() gives no record of one more and all
-    have ended; finish(trial) takes each. However this ends, none is left running."""
-    running: dict[int, Trial] = {}  # by worker
-    try:
-        while not over():
-            for worker in [worker for worker, trial in running.items() if trial.ended()]:
-                finish(running.pop(worker))
-            for worker in {*range(sweep.config["workers"])} - {*running}:
-                if record := start():
-                    running[worker] = Trial(sweep, record, worker, folder, limit)
-            if not running:
-                return
-            time.sleep(0.02)
-    finally:
-        for trial in running.values():
-            trial.deadline = 0
-        while running:
-            running = {worker: trial for worker, trial in running.items() if not trial.ended()}
-            time.sleep(0.02)
+        return Trial(record, self.path.resolve() / folder / f"{record['trial']:04}", words, env, limit)
 
 
 def run(sweep: Sweep) -> None:
@@ -283,7 +464,9 @@ def run(sweep: Sweep) -> None:
 
     path, config = sweep.path, sweep.config
     most = {name: config[name] or math.inf for name in LIMITS}
-    known = {"max_cost": config["trial_cost"], "budget": config["budget"], "max_trials": config["max_trials"]}
+    budget = min(most["budget"], most["max_seconds"] * config["workers"])
+    known = {"max_cost": config["trial_cost"], "budget": budget if budget < math.inf else None,
+             "max_trials": config["max_trials"]}
     sampler = make_sampler(config["sampler"], sweep.space, config["seed"], config["rule"], **known)
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
@@ -296,14 +479,14 @@ def run(sweep: Sweep) -> None:
         failed = trial["status"] == "failed"
         sampler.observe(trial["params"], None if failed else sweep.score(trial), trial["cost"], failed)
 
-    def start() -> dict[str, Any] | None:
+    def start(worker: int) -> Trial | None:
         if len(sweep.trials) - len(waiting) >= most["max_trials"] or sweep.spent() >= most["budget"]:
             return None
         number = waiting[0]["trial"] if waiting else len(sweep.trials) + 1
         params = waiting.pop(0)["params"] if waiting else sampler.suggest()
         seed = np.random.SeedSequence((config["seed"], 0, number)).generate_state(1)[0]
         sweep.write(trial=number, status="running", params=params, seed=int(seed))
-        return sweep.trials[number]
+        return sweep.trial(sweep.trials[number], worker, "trials", config["trial_seconds"])
 
     def finish(trial: Trial) -> None:
         result = trial.result(config["objective"])
@@ -318,8 +501,7 @@ def run(sweep: Sweep) -> None:
     print(f"{path}: {len(sweep.space.names)} parameters, {config['sampler']}, seed {config['seed']}")
     try:  # in a terminal, what is running and was found stands below the lines of trials that have ended
         with Live(transient=True, get_renderable=lambda: Text("\n".join(describe(sweep)))):
-            supervise(sweep, "trials", config["trial_seconds"], start, finish,
-                      lambda: sweep.elapsed() > most["max_seconds"])
+            supervise(config["workers"], start, finish, lambda: sweep.elapsed() > most["max_seconds"])
     except ValueError:
         if made and not sweep.finished:
             shutil.rmtree(made[-1])
@@ -346,11 +528,15 @@ def promote(sweep: Sweep, label: str, options: dict[str, Any]) -> None:
     seeds = np.random.SeedSequence((sweep.config["seed"], 1)).generate_state(options["seeds"] or 5).tolist()
     waiting = iter([{"trial": i, "params": params, "seed": seed} for i, seed in enumerate(seeds, 1)])
 
+    def start(worker: int) -> Trial | None:
+        record = next(waiting, None)
+        return sweep.trial(record, worker, f"promoted/{label}", options["trial_seconds"]) if record else None
+
     def finish(trial: Trial) -> None:
         results.append(trial.result(sweep.config["objective"]))
         print(f"{label}, seed {trial.record['seed']}: {outcome(results[-1])}")
 
-    supervise(sweep, f"promoted/{label}", options["trial_seconds"], lambda: next(waiting, None), finish)
+    supervise(sweep.config["workers"], start, finish)
     (folder / f"{label}.json").write_text(json.dumps(results) + "\n")
     for file in sorted(folder.glob("*.json")):
         measured = json.loads(file.read_text())
