@@ -268,8 +268,8 @@ class Bayesian(Sampler):
 
     def growth(self, c: Candidates, high: float) -> np.ndarray:
         """Log of the expected growth of the area under the front over log cost: the sum over the steps of the
-        front of the width at or above a candidate's cost times E[(score - step)+], times P(success). `high` is
-        the log cost up to which candidates are tried."""
+        front of the width at or above a candidate's cost times E[(score - step)+], times P(success). `high`
+        is the log cost up to which candidates are tried."""
         deviation = np.minimum(c.deviation, 1)  # score = sinh z, z normal; the mean of a wide one is all tail
 
         def improvement(step: float) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Runs of a command, as processes that cannot outlive the one that started them.
 
-sweep.py starts a Trial, `supervise` keeps as many going as there are workers, and `Trial.result` reads what the
-command has written: summary.json {status, score, cost} in its run folder.
+sweep.py starts a Trial, `supervise` keeps as many going as there are workers, and `Trial.result` reads what
+the command has written: summary.json {status, score, cost} in its run folder.
 """
 
 import errno
