@@ -28,6 +28,8 @@ wide that is), a front would be a front of noise and cheap trials would show not
 the centre, at what can be afforded.
 """
 
+from __future__ import annotations
+
 import errno
 import fcntl
 import json
@@ -44,20 +46,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyro
-import torch
-from pyro import poutine
-from pyro.distributions import MultivariateNormal, Normal
 
 import spaces
 from spaces import Space, is_number, parse_value, require
-from trials import Trial, supervise
+from trials import Trial, curve, supervise
 
 COMMANDS = ("resume", "status", "promote", "baseline")
-SETTINGS = ("env", "command", "space", "only", "range", "fix", "objective", "sampler", "rule", "seed")
+SETTINGS = ("env", "command", "space", "only", "range", "fix", "objective", "sampler", "rule", "seed",
+            "curve_points")
 LIMITS = ("max_trials", "workers", "budget", "trial_cost", "trial_seconds", "max_seconds")  # may be changed
 OPTIONS = (*COMMANDS, *SETTINGS, *LIMITS, "sweep_dir", "trial", "seeds", "steps")
-WHOLE = ("max_trials", "workers", "seed", "trial", "seeds")  # numbers, as are the other limits and steps
+WHOLE = ("max_trials", "workers", "seed", "trial", "seeds", "curve_points")  # other limits and steps are any
 ROOT = Path(__file__).resolve().parent
 
 SEARCH_WIDTH = 0.5  # of the noise round a good point, in units of a parameter's scale
@@ -135,6 +134,12 @@ class Process:
     """
 
     def __init__(self, dimensions: int, warp: bool = False):
+        global MultivariateNormal, Normal, poutine, pyro, torch  # imported here: they take a second
+        import pyro
+        import torch
+        from pyro import poutine
+        from pyro.distributions import MultivariateNormal, Normal
+
         def prior(median: float, spread: float, *shape: int) -> tuple[torch.Tensor, float]:
             return torch.full(shape, math.log(median), dtype=torch.double), spread
 
@@ -352,6 +357,8 @@ def normal(x: np.ndarray) -> np.ndarray:
 
 # The default first; the others, and other rules for it, are in variants/samplers.py.
 SAMPLERS = ("bayesian", "pareto", "random-centre", "random-uniform", "random-full-cost", "halving")
+RULES = ("growth", "capped", "carbs", "carbs-no-density", "conservative", "conservative-product", "own-point",
+         "per-cost", "uniform-noise", "nearest-cheaper", "protein")
 
 
 def make_sampler(name: str, space: Space | dict, seed: int = 0, rule: str | None = None,
@@ -359,7 +366,8 @@ def make_sampler(name: str, space: Space | dict, seed: int = 0, rule: str | None
                  max_trials: int | None = None) -> Sampler:
     """A sampler that has observed nothing.
 
-    space: a Space or the parameters of one. rule: how the default one chooses. goal: "maximize", "minimize".
+    space: a Space or the parameters of one. rule: one of RULES, how the default one chooses, and options, as
+    in "growth,resample=5". goal: "maximize", "minimize".
     max_cost: what a trial may cost; budget: what all may; max_trials: how many will be; None is unknown.
     Raises ValueError.
     """
@@ -369,7 +377,7 @@ def make_sampler(name: str, space: Space | dict, seed: int = 0, rule: str | None
         unknown = limit is None
         require(unknown or (is_number(limit) and limit > 0), f"{label} {limit!r} is not a number above 0")
     known = (space if isinstance(space, Space) else Space(space), seed, goal, max_cost, budget, max_trials)
-    if name == SAMPLERS[0] and rule in (None, "growth"):
+    if name == SAMPLERS[0] and rule in (None, RULES[0]):
         return Bayesian(*known)
     from variants import samplers
 
@@ -490,6 +498,12 @@ def run(sweep: Sweep) -> None:
 
     def observe(trial: dict[str, Any]) -> None:
         failed = trial["status"] == "failed"
+        if (count := config["curve_points"]) and not failed:
+            least, most = sweep.space.parameters["total_timesteps"]["min"], trial["params"]["total_timesteps"]
+            for steps, score, cost in curve(path / f"trials/{trial['trial']:04}", count, least, most):
+                sampler.observe(trial["params"] | {"total_timesteps": steps}, min(score, sweep.target), cost)
+                sampler.budget = sampler.budget and sampler.budget + cost  # it took neither money
+                sampler.max_trials = sampler.max_trials and sampler.max_trials + 1  # nor a trial
         sampler.observe(trial["params"], None if failed else sweep.score(trial), trial["cost"], failed)
 
     def start(worker: int) -> Trial | None:
@@ -608,7 +622,7 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[tuple[str, str | None]]
             require("=" in value, f"--fix: {value!r} must be name=value")
             fixed.append(value.partition("=")[::2])
         elif name in (*WHOLE, *LIMITS, "steps"):
-            number, least = parse_value(value), 0 if name == "seed" else 1e-9
+            number, least = parse_value(value), 0 if name in ("seed", "curve_points") else 1e-9
             right = is_number(number) and number >= least and not (name in WHOLE and number % 1)
             require(right, f"{word}: {value!r} is no {'whole ' * (name in WHOLE)}number above 0")
             options[name] = int(number) if name in WHOLE else number
@@ -628,8 +642,10 @@ def configure(options: dict[str, Any], fixed: list) -> dict[str, Any]:
     target = values.get("stop_score")
     require(objective == "score" or is_number(target), f"--objective time needs --stop-score, not {target!r}")
     space = spaces.read(options["env"], options["space"], options["only"], options["range"], values)
+    shorter = not options["curve_points"] or "total_timesteps" in space["space"]
+    require(shorter, "--curve-points needs total_timesteps in the space")
     config = {"command": command, "fixed": fixed, **space, "objective": objective, "rule": options["rule"],
-              "sampler": options["sampler"] or next(iter(SAMPLERS))}
+              "sampler": options["sampler"] or SAMPLERS[0], "curve_points": options["curve_points"] or 0}
     config |= {"seed": options["seed"]} if options["seed"] is not None else {}
     return json.loads(json.dumps(config, default=str))  # as it will be read back
 

@@ -1,7 +1,8 @@
 """Runs of a command, as processes that cannot outlive the one that started them.
 
 sweep.py starts a Trial, `supervise` keeps as many going as there are workers, and `Trial.result` reads what
-the command has written: summary.json {status, score, cost} in its run folder.
+the command has written: summary.json {status, score, cost} in its run folder. `curve` reads its
+metrics.jsonl.
 """
 
 import errno
@@ -92,6 +93,20 @@ class Trial:
         return {"status": "failed" if failed else "ok", "reason": reason,
                 "score": score if is_number(score) else None,
                 "cost": cost if is_number(cost) and cost > 0 else self.seconds}
+
+
+def curve(folder: Path, count: int, least: float, most: float) -> list[tuple[float, float, float]]:
+    """Steps, score and seconds of shorter runs that a trial has been on its way: of lines of its
+    metrics.jsonl {step or steps, score, seconds} with `least` steps or more, below `most`, `count` that are
+    evenly apart."""
+    points = []
+    with suppress(OSError, ValueError, AttributeError):  # it need not write any
+        for line in map(json.loads, (folder / "run" / "metrics.jsonl").read_text().splitlines()):
+            point = line.get("step", line.get("steps")), line.get("score"), line.get("seconds")
+            if all(map(is_number, point)) and least <= point[0] < most and point[2] > 0:
+                points.append(point)
+    chosen = {len(points) * i // (count + 1) for i in range(1, count + 1)}
+    return [points[i] for i in sorted(chosen)] if points else []
 
 
 def supervise(workers: int, start: Callable, finish: Callable, over: Callable = lambda: False) -> None:

@@ -405,23 +405,34 @@ def run(task_name: str, label: str, seed: int, options: argparse.Namespace) -> d
     return result | {"free": task.free, "trials": (trials / scale).round(6).tolist()}
 
 
-def held_out(task_name: str, label: str, seed: int, options: argparse.Namespace) -> dict | None:
-    """Every fifth trial of a sweep, predicted from the others; None if the sampler predicts nothing.
+def predict(sampler: sweep.Bayesian, params: list[dict]) -> tuple[np.ndarray, ...]:
+    """What the default sampler's processes believe of trials: mean and standard deviation of an observed
+    score, noise included, and of the logarithm of cost: four arrays [len(params)]."""
+    points, scores, costs = sampler.successes()
+    sampler.learn(points, scores, costs)
+    new, score, cost = np.array([sampler.space.to_unit(at) for at in params]), sampler.score, sampler.cost
+    # A normal z is predicted; how far a score is above the lowest is sinh z times the stretch.
+    z, deviation = score.predict(new)
+    variance, stretch = deviation**2 + score.h["noise"].item(), score.unit * score.h["warp"].item()
+    mean, square = np.exp(variance / 2) * np.sinh(z), (np.exp(2 * variance) * np.cosh(2 * z) - 1) / 2
+    mean, deviation = scores.max() - score.unit + stretch * mean, stretch * np.sqrt(square - mean**2)
+    log_cost, log_deviation = cost.predict(new)
+    return mean, deviation, log_cost, np.sqrt(log_deviation**2 + cost.h["noise"].item() * cost.unit**2)
 
-    `predict(list of params)` gives mean and standard deviation of an observed score, noise included, and of
-    the logarithm of cost: four arrays [len(params)].
-    """
+
+def held_out(task_name: str, label: str, seed: int, options: argparse.Namespace) -> dict | None:
+    """Every fifth trial of a sweep, predicted from the others; None if the sampler has no model."""
     task = make_task(task_name, seed)
     noise = options.noise or task.noise
     sampler, fresh = (make_sampler(label, task, seed, options.budget, options.trials) for _ in range(2))
-    if not hasattr(sampler, "predict"):
+    if not isinstance(sampler, sweep.Bayesian):
         return None
     params, trials = play(task, sampler, noise, options.trials, seed)
     ran, test = np.isfinite(trials[:, 0]), np.arange(len(trials)) % 5 == 4
     for i in np.flatnonzero(~test):
         fresh.observe(params[i], trials[i, 1] if ran[i] else None, trials[i, 2], not ran[i])
     test = np.flatnonzero(test & ran)
-    mean, deviation, log_mean, log_deviation = map(np.asarray, fresh.predict([params[i] for i in test]))
+    mean, deviation, log_mean, log_deviation = predict(fresh, [params[i] for i in test])
     observed, log_cost = trials[test, 1] / task.maximum, np.log(trials[test, 2])
     result = {"task": task_name, "sampler": label, "seed": seed, "noise": noise, "observed": observed}
     result |= {"predicted": mean / task.maximum, "deviation": deviation / task.maximum, "log cost": log_cost}
@@ -515,7 +526,7 @@ def main() -> None:
     default = samplers[0]
     parser.add_argument("--tasks", nargs="+", choices=TASKS, help="all; with --noise all but rl-noise")
     parser.add_argument("--samplers", nargs="+", choices=samplers, default=samplers)
-    parser.add_argument("--rules", nargs="*", choices=rules, help=f"of {default}; all, if none follows")
+    parser.add_argument("--rules", nargs="*", metavar="RULE", help=f"of {default}; all, if none follows")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--noise", type=float, default=0.0, help="of every score, as a share of the maximum")
@@ -530,6 +541,11 @@ def main() -> None:
     labels = [label for label in options.samplers if label != default or options.rules is None]
     if options.rules is not None and default in options.samplers:
         labels = [f"{default}:{rule}" for rule in options.rules or rules] + labels
+    try:
+        for rule in options.rules or ():
+            sweep.make_sampler(default, make_task(TASKS[0], 1).space, rule=rule)
+    except ValueError as error:
+        parser.error(str(error))
     tasks = options.tasks or [task for task in TASKS if not (options.noise and task == "rl-noise")]
 
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # of the workers, which are started anew

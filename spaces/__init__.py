@@ -195,7 +195,8 @@ def read(env: str | None, file: str | None, only: str | None, ranges: str | None
 
     only     the names to search, with commas between them
     ranges   name=min:max, name=min:mean:max or name=mean, with commas between them
-    fixed    values of what is not searched; numbers among them become constants
+    fixed    values that the program is given; numbers among them become constants, and so do the means of
+             what is left out by `only`, as what the program takes by itself
     Raises ValueError, OSError.
     """
     require(env or file, "--env NAME or --space FILE must say what is searched")
@@ -222,5 +223,7 @@ def read(env: str | None, file: str | None, only: str | None, ranges: str | None
         keys = {1: ("mean",), 2: ("min", "max"), 3: ("min", "mean", "max")}.get(len(values))
         require(keys, f"--range {name}={text}: it is min:max, min:mean:max or mean")
         space[name] |= dict(zip(keys, values, strict=True))
+    still = {name: given["mean"] for name, given in space.items() if name not in chosen and "mean" in given}
+    values = {name: value for name, value in (still | fixed).items() if is_number(value)}
     return {"space": {name: space[name] for name in chosen if name not in fixed}, "constraints": constraints,
-            "constants": constants | {name: value for name, value in fixed.items() if is_number(value)}}
+            "constants": constants | values}

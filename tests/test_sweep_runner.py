@@ -96,7 +96,12 @@ def command(*arguments: object) -> list[str]:
 
 def tuned(*arguments: object) -> list[str]:
     return command(
-        "--command", f"{sys.executable} trainer.py", "--space=space.toml", "--sweep-dir=s", *arguments
+        "--command",
+        f"{sys.executable} trainer.py",
+        "--space=space.toml",
+        "--sweep-dir=s",
+        "--sampler=random-centre",
+        *arguments,
     )
 
 
