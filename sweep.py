@@ -222,7 +222,6 @@ class Process:
 
 class Candidates(NamedTuple):
     """What the processes say of m points. Costs are logarithms; scores are in the score process's asinh."""
-
     points: np.ndarray  # [m, dimensions]
     mean: np.ndarray  # of the score
     deviation: np.ndarray  # its standard deviation
@@ -245,8 +244,13 @@ class Bayesian(Sampler):
             return self.space.centre  # again: how much do scores differ by themselves?
         if self.made < 4 or len(points) < 2:
             return self.around(self.space.centre)
-        self.learn(points, scores, costs)
-        return self.choose()
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(1)  # more would wait for each other: the matrices are small
+            self.learn(points, scores, costs)
+            return self.choose()
+        finally:
+            torch.set_num_threads(threads)
 
     def learn(self, points: np.ndarray, scores: np.ndarray, costs: np.ndarray) -> None:
         """Trains the processes, and finds the front of the scores they believe, noise taken off."""
@@ -367,15 +371,13 @@ def make_sampler(name: str, space: Space | dict, seed: int = 0, rule: str | None
     """A sampler that has observed nothing.
 
     space: a Space or the parameters of one. rule: one of RULES, how the default one chooses, and options, as
-    in "growth,resample=5". goal: "maximize", "minimize".
-    max_cost: what a trial may cost; budget: what all may; max_trials: how many will be; None is unknown.
-    Raises ValueError.
+    in "growth,resample=5". goal: "maximize" or "minimize". max_cost: what a trial may cost; budget: what all
+    may; max_trials: how many will be; None is unknown. Raises ValueError.
     """
     require(name in SAMPLERS, f"unknown sampler {name!r}; there are {', '.join(SAMPLERS)}")
     require(goal in ("maximize", "minimize"), f"unknown goal {goal!r}; there are maximize and minimize")
     for label, limit in {"max_cost": max_cost, "budget": budget, "max_trials": max_trials}.items():
-        unknown = limit is None
-        require(unknown or (is_number(limit) and limit > 0), f"{label} {limit!r} is not a number above 0")
+        require(limit is None or (is_number(limit) and limit > 0), f"{label} {limit!r} is not above 0")
     known = (space if isinstance(space, Space) else Space(space), seed, goal, max_cost, budget, max_trials)
     if name == SAMPLERS[0] and rule in (None, RULES[0]):
         return Bayesian(*known)
