@@ -12,8 +12,8 @@ It knows nothing of a trainer but its command line (`--name value`) and the run 
     Sampler, make_sampler       suggest() what to try next, observe() what came of it
     Process, Bayesian           what is believed of scores and costs, and what is made of it: read this first
     variants/samplers.py        other samplers, and other rules for this one
-    Sweep                       the folder: sweep.json, trials.jsonl, a run folder for each trial
-    trials.py                   runs of the command, as processes that cannot outlive the sweep
+    trials.py                   Sweep: its folder, with sweep.json, trials.jsonl, a run folder for each trial;
+                                Trial: a run of the command, as a process that cannot outlive the sweep
     run, promote, describe      suggest, run, observe; the best and the defaults on fresh seeds; what is shown
     parse, configure, main      the command line
 
@@ -22,16 +22,15 @@ every cost. So Gaussian processes predict a candidate's score, log cost and chan
 the expected growth of the area under the front over log cost: a score that is new at its cost counts, and one
 that others reach for less does not. The front is that of predicted scores: the best of many noisy ones is
 luck. Candidates are taken from every range of cost, then one of them with chances that fall with its cost
-just so fast that the money lasts, spent slowly while much is to be learned; some late trials seek the highest
-score alone. While no score stands out of the noise (the first trials repeat the search centre to learn how
-wide that is), a front would be a front of noise and cheap trials would show nothing: then trials go far round
-the centre, at what can be afforded.
+just so fast that the money lasts, spent slowly while much is to be learned; of the late trials every third
+seeks the highest score alone. While no score stands out of the noise (the first trials repeat the search
+centre to learn how wide that is), a front would be a front of noise and cheap trials would show nothing: then
+trials go far round the centre, at what can be afforded. Where the least time to a target score is sought, the
+front counts only from a little below the best score so far up to the target.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import math
 import os
@@ -49,7 +48,7 @@ import numpy as np
 
 import spaces
 from spaces import Space, is_number, parse_value, require
-from trials import Trial, curve, supervise
+from trials import Sweep, Trial, curve, supervise
 
 COMMANDS = ("resume", "status", "promote", "baseline")
 SETTINGS = ("env", "command", "space", "only", "range", "fix", "objective", "sampler", "rule", "seed",
@@ -63,6 +62,10 @@ SEARCH_WIDTH = 0.5  # of the noise round a good point, in units of a parameter's
 CANDIDATES = 1000  # looked at in each of three rounds
 SIGNAL = 3.0  # standard deviations of noise above which a score counts as seen
 GREED = 2.0  # the power of the growth with which costs are drawn
+SHARE = 0.4  # of the money left, what a trial may cost
+LATE = 3  # of so many late trials one seeks the highest score
+CLOSE = 0.9  # with a target, scores count from here, as a share of the best
+PATIENCE = 2.0  # a trial may take so many times the least time to the target
 TRAINED = 256  # observations that train hyperparameters, at most
 
 
@@ -75,10 +78,11 @@ class Sampler:
     """
 
     def __init__(self, space: Space, seed: int, goal: str, max_cost: float | None, budget: float | None,
-                 max_trials: int | None):
+                 max_trials: int | None, target: float | None = None):
         self.space, self.dimensions, self.seed = space, len(space.names), seed
         self.sign = 1 if goal == "maximize" else -1
         self.max_cost, self.budget, self.max_trials = max_cost or math.inf, budget, max_trials
+        self.target = math.inf if target is None else self.sign * target
         self.running: list[dict[str, Any]] = []  # suggested and not yet observed
         self.units: list[np.ndarray] = []  # what was observed: parameters in [-1, 1],
         self.scores: list[float] = []  # the higher the better, nan where a run failed,
@@ -97,7 +101,7 @@ class Sampler:
         require(is_number(cost) and cost > 0, f"cost {cost!r} is not a number above 0")
         require(failed or is_number(score), f"score {score!r} is not a finite number, and failed is not set")
         self.units.append(self.space.to_unit(params))
-        self.scores.append(math.nan if failed else self.sign * float(score))
+        self.scores.append(math.nan if failed else min(self.sign * float(score), self.target))
         self.costs.append(float(cost))
         if params in self.running:
             self.running.remove(params)
@@ -128,12 +132,14 @@ class Process:
     """A Gaussian process: constant, linear and quadratic trends, a Matérn 5/2 kernel with a length scale for
     every dimension, noise. Hyperparameters are maximum a posteriori: L-BFGS on their logarithms.
 
-    With warp it is one of asinh(y / s), s learned: logarithmic in large values, linear in those as small as
-    the noise. Of Pyro, distributions and log densities are used and the parameter store is not: it is global
-    and goes by name, so that a second process would share the first one's parameters.
+    With warp it is one of asinh(y / s): logarithmic in large values, linear in those as small as the noise.
+    s is learned, the more freely the larger warp is. Noise has a variance of `least` or more.
+
+    Of Pyro, distributions and log densities are used and the parameter store is not: it is global and goes by
+    name, so that a second process would share the first one's parameters.
     """
 
-    def __init__(self, dimensions: int, warp: bool = False):
+    def __init__(self, dimensions: int, warp: float = 0, least: float = 1e-6):
         global MultivariateNormal, Normal, poutine, pyro, torch  # imported here: they take a second
         import pyro
         import torch
@@ -143,13 +149,13 @@ class Process:
         def prior(median: float, spread: float, *shape: int) -> tuple[torch.Tensor, float]:
             return torch.full(shape, math.log(median), dtype=torch.double), spread
 
-        self.warp, self.fits = warp, {}
+        self.warp, self.least, self.fits = warp, least, {}
         self.priors = {  # of logarithms: mean and standard deviation. Variances, but for length and warp
             "length": prior(0.6 * dimensions**0.5, 1, dimensions), "matern": prior(1, 1),
             "constant": prior(1, 1), "linear": prior(0.4, 1.5), "quadratic": prior(0.4, 1.5),
             "noise": prior(0.01, 2)}
         if warp:
-            self.priors["warp"] = prior(0.2, 1.5)
+            self.priors["warp"] = prior(0.2, warp)
 
     def kernel(self, a: torch.Tensor, b: torch.Tensor, h: dict) -> torch.Tensor:
         """Covariance of points [n, dimensions] and [m, dimensions]: [n, m]."""
@@ -160,7 +166,7 @@ class Process:
         return trends + h["matern"] * (1 + r + r * r / 3) * (-r).exp()
 
     def factor(self, x: torch.Tensor, h: dict) -> torch.Tensor:
-        noise = (h["noise"] + 1e-6) * torch.eye(len(x), dtype=x.dtype)
+        noise = (h["noise"] + self.least) * torch.eye(len(x), dtype=x.dtype)
         return torch.linalg.cholesky(self.kernel(x, x, h) + noise)
 
     def model(self, x: torch.Tensor, y: torch.Tensor) -> None:
@@ -189,12 +195,13 @@ class Process:
             lbfgs.step(loss)
         return best[1]
 
-    def fit(self, x: np.ndarray, y: np.ndarray) -> None:
-        """To y [n], observed at x [n, dimensions]. What is learned depends on these alone: training begins
-        anew at every tenth observation, and goes on from there. Of many, a sample trains hyperparameters."""
+    def fit(self, x: np.ndarray, y: np.ndarray, unit: float = 0) -> None:
+        """To y [n], observed at x [n, dimensions]; it is divided by its largest, at least by unit. What is
+        learned depends on these alone: training begins anew at every tenth observation, and goes on from
+        there. Of many, a sample trains hyperparameters."""
         n, x, y = len(x), torch.tensor(x), torch.tensor(y)
         self.shift = 0.0 if self.warp else y.mean().item()
-        self.unit = max((y - self.shift).abs().max().item() / (1 if self.warp else 2), 1e-9)
+        self.unit = max((y - self.shift).abs().max().item() / (1 if self.warp else 2), unit, 1e-9)
         y = (y - self.shift) / self.unit
         if n not in self.fits:
             sample = torch.tensor(np.random.default_rng(0).permutation(n)[:TRAINED])
@@ -234,7 +241,8 @@ class Bayesian(Sampler):
 
     def __init__(self, *args: Any):
         super().__init__(*args)
-        self.score = Process(self.dimensions, warp=True)
+        small = {"warp": 0.1, "least": 4e-4} if self.target < math.inf else {"warp": 1.5}
+        self.score = Process(self.dimensions, **small)  # what is small on the way to a target does not count
         self.cost, self.failure = Process(self.dimensions), Process(self.dimensions)
 
     def propose(self) -> np.ndarray:
@@ -256,17 +264,22 @@ class Bayesian(Sampler):
         """Trains the processes, and finds the front of the scores they believe, noise taken off."""
         low, median = np.quantile(scores, (0.1, 0.5))
         worst = max(scores.min(), low - 3 * (median - low))  # one disaster is not the measure of all scores
-        self.score.fit(points, np.maximum(scores - worst, 0))
+        worst, goal = min(worst, self.target - 1e-6), self.target < math.inf
+        self.score.fit(points, np.maximum(scores - worst, 0), self.target - worst if goal else 0)
+        self.top = math.asinh(1 / self.score.h["warp"].item()) if goal else math.inf
         self.cost.fit(points, costs)
         if np.isnan(self.scores).any():
             self.failure.fit(np.array(self.units), np.isnan(self.scores).astype(float))
-        means, self.noise = self.score.predict(points)[0], self.score.h["noise"].item() ** 0.5
-        self.floor, self.waiting = means.min(), 0.0
+        means = self.score.predict(points)[0]
+        self.noise = (self.score.h["noise"].item() + self.score.least) ** 0.5
+        self.floor, self.waiting = 0.0 if goal else means.min(), 0.0
         if self.running:  # as if it had come out as expected, so that nothing is gained by the same again
             waiting = self.look(np.array([self.space.to_unit(params) for params in self.running]))
             points, means = np.concatenate((points, waiting.points)), np.concatenate((means, waiting.mean))
             costs, self.waiting = np.concatenate((costs, waiting.cost)), np.exp(waiting.cost).sum()
         front = pareto(means, costs)
+        self.base = min(np.arcsinh(CLOSE * np.sinh(means.max())), means.max()) if goal else self.floor
+        front = front[means[front] >= self.base]
         self.points, self.front, self.steps = points[front], means[front], costs[front]
 
     def look(self, points: np.ndarray) -> Candidates:
@@ -286,17 +299,22 @@ class Bayesian(Sampler):
         return self.look(points)
 
     def improvement(self, c: Candidates, step: float) -> np.ndarray:
-        """E[(score - step)+] P(success), of scores and not of their asinh: score = sinh z, z normal."""
+        """E[(min(score, target) - step)+] P(success), of scores and not of their asinh: score = sinh z, z
+        normal."""
         deviation = np.minimum(c.deviation, 1)  # the mean of sinh of a wide one is all tail
-        d = (c.mean - step) / deviation
-        up, down = (np.exp(s * c.mean + deviation**2 / 2) * normal(d + s * deviation) for s in (1, -1))
-        return np.maximum((up - down) / 2 - np.sinh(step) * normal(d), 0) * c.success
+
+        def above(step: float) -> np.ndarray:
+            d = (c.mean - step) / deviation
+            up, down = (np.exp(s * c.mean + deviation**2 / 2) * normal(d + s * deviation) for s in (1, -1))
+            return np.maximum((up - down) / 2 - np.sinh(step) * normal(d), 0)
+
+        return np.maximum(above(step) - (above(self.top) if self.top < math.inf else 0), 0) * c.success
 
     def growth(self, c: Candidates, high: float) -> np.ndarray:
         """Log of the expected growth of the area under the front over log cost, up to beyond `high`: the sum
         over the steps of the front of how wide each is above a candidate's cost, times its improvement."""
         ends = np.append(self.steps, max(high, self.steps[-1]) + 1)
-        area = np.maximum(ends[0] - c.cost, 0) * self.improvement(c, self.floor)
+        area = np.maximum(ends[0] - c.cost, 0) * self.improvement(c, self.base)
         for step, begin, end in zip(self.front, ends, ends[1:], strict=False):
             area += np.maximum(end - np.maximum(begin, c.cost), 0) * self.improvement(c, step)
         return np.log(area + 1e-300)
@@ -306,7 +324,7 @@ class Bayesian(Sampler):
         trials = self.max_trials or max(100, self.made + 20)
         left = max(trials - self.made, 1)
         money = max(self.budget - sum(self.costs) - self.waiting, 1e-9) if self.budget else math.inf
-        limit = math.log(min(0.3 * money, self.max_cost))
+        limit = math.log(min(SHARE * money, self.max_cost))
         cheapest, found = math.log(min(self.costs)), self.candidates()
         seen = self.front > self.floor + SIGNAL * self.noise
         if not seen.any():  # nothing stands out of the noise
@@ -331,7 +349,7 @@ class Bayesian(Sampler):
                 growth = np.append(growth, self.growth(more, edges[-1]))
 
         late = money < self.budget / 2 if self.budget else self.made > trials / 2
-        if late and self.made % 8 == 7:  # the highest score, whatever it costs
+        if late and self.made % LATE == 0 and self.top == math.inf:  # the highest score, whatever it costs
             improvement = self.improvement(found, self.front[-1]) * (found.cost <= edges[-1])
             return found.points[improvement.argmax() if improvement.any() else best[-1]]
 
@@ -350,7 +368,8 @@ class Bayesian(Sampler):
         points = np.clip(self.space.centre + SEARCH_WIDTH * self.rng.standard_normal(shape), -1, 1)
         points = np.where(self.rng.random(shape) < 0.1, self.rng.uniform(-1, 1, shape), points)
         cost = min(low + min(self.rng.exponential(0.8), math.log(5)), limit)
-        nearest = np.argsort(abs(self.cost.predict(points)[0] - cost))[:30]
+        away = abs(self.cost.predict(points)[0] - cost)
+        nearest = np.flatnonzero(away <= max(0.2, np.partition(away, 30)[30]))
         return points[nearest[self.growth(self.look(points[nearest]), cost).argmax()]]
 
 
@@ -367,117 +386,26 @@ RULES = ("growth", "capped", "carbs", "carbs-no-density", "conservative", "conse
 
 def make_sampler(name: str, space: Space | dict, seed: int = 0, rule: str | None = None,
                  goal: str = "maximize", max_cost: float | None = None, budget: float | None = None,
-                 max_trials: int | None = None) -> Sampler:
+                 max_trials: int | None = None, target: float | None = None) -> Sampler:
     """A sampler that has observed nothing.
 
     space: a Space or the parameters of one. rule: one of RULES, how the default one chooses, and options, as
     in "growth,resample=5". goal: "maximize" or "minimize". max_cost: what a trial may cost; budget: what all
-    may; max_trials: how many will be; None is unknown. Raises ValueError.
+    may; max_trials: how many will be; target: the score that is enough, beyond which only costs count. None
+    is unknown. Raises ValueError.
     """
     require(name in SAMPLERS, f"unknown sampler {name!r}; there are {', '.join(SAMPLERS)}")
     require(goal in ("maximize", "minimize"), f"unknown goal {goal!r}; there are maximize and minimize")
     for label, limit in {"max_cost": max_cost, "budget": budget, "max_trials": max_trials}.items():
         require(limit is None or (is_number(limit) and limit > 0), f"{label} {limit!r} is not above 0")
-    known = (space if isinstance(space, Space) else Space(space), seed, goal, max_cost, budget, max_trials)
+    require(target is None or is_number(target), f"target {target!r} is not a finite number")
+    space = space if isinstance(space, Space) else Space(space)
+    known = (space, seed, goal, max_cost, budget, max_trials, target)
     if name == SAMPLERS[0] and rule in (None, RULES[0]):
         return Bayesian(*known)
     from variants import samplers
 
     return samplers.make(name, rule, known)
-
-
-class Sweep:
-    """A sweep's folder: sweep.json, what is searched and how; trials.jsonl, what happened, line by line."""
-
-    def __init__(self, path: Path, config: dict[str, Any]):
-        self.path, self.config = path, config
-        self.trials: dict[int, dict[str, Any]] = {}  # by number: params, seed, status, score, cost, reason
-        self.finished: list[dict[str, Any]] = []  # those with a result, in the order of their ends
-        self.before, self.began = 0.0, time.monotonic()  # seconds up to the last line, and when that was
-        self.fixed = {name.replace("-", "_"): parse_value(text) for name, text in config["fixed"]}
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / config["workers"]
-        self.space = Space(config["space"], config["constraints"], {"memory": memory} | config["constants"])
-        self.target = self.fixed["stop_score"] if config["objective"] == "time" else math.inf
-
-    def open(self, alone: bool = True) -> None:
-        """Reads what has happened. `alone` makes the folder this process's, and cuts off a line that was not
-        finished. Raises ValueError if the folder is another process's, or a line is damaged."""
-        path, died = self.path / "trials.jsonl", True
-        self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND if alone else os.O_RDONLY)
-        try:
-            fcntl.flock(self.file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            require(not alone, f"another process is at work in {self.path}")
-            died = False
-        *lines, rest = path.read_bytes().split(b"\n")
-        if alone:
-            os.ftruncate(self.file, os.fstat(self.file).st_size - len(rest))
-        else:
-            os.close(self.file)
-        for number, line in enumerate(lines, 1):
-            try:
-                self.apply(json.loads(line))
-            except (AttributeError, KeyError, TypeError, ValueError):
-                shown = line[:60].decode(errors="replace")
-                raise ValueError(f"{path}, line {number} is damaged: {shown}") from None
-        for trial in self.having("running") if died else ():
-            trial["status"] = "lost, runs again"
-
-    def apply(self, record: dict[str, Any]) -> None:
-        """Takes in a line of trials.jsonl, and raises one error or another where it cannot be one."""
-        needs = {"running": (), "interrupted": (), "failed": ("cost",), "ok": ("cost", "score")}
-        before = self.trials.get(record["trial"], {"score": None, "cost": None, "reason": None})
-        trial = before | record
-        in_turn = trial["trial"] in range(1, len(self.trials) + 2) and before not in self.finished
-        whole = all(is_number(trial[name]) for name in ("seed", "elapsed", *needs[trial["status"]]))
-        require(in_turn and whole, "trials begin one after another, end once, and have numbers")
-        self.space.to_unit(trial["params"])  # and their parameters are those of the space
-        self.trials[trial["trial"]], self.before, self.began = trial, trial["elapsed"], time.monotonic()
-        self.finished += [trial] if needs[trial["status"]] else []
-
-    def write(self, **record: Any) -> None:
-        """Adds a line; on return it is on the disk."""
-        line = json.dumps(record | {"elapsed": round(self.elapsed(), 2)})
-        end = os.fstat(self.file).st_size
-        if os.write(self.file, f"{line}\n".encode()) <= len(line):
-            os.ftruncate(self.file, end)  # no half lines
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fsync(self.file)
-        self.apply(json.loads(line))
-
-    def having(self, *statuses: str) -> list[dict[str, Any]]:
-        return [trial for trial in list(self.trials.values()) if trial["status"] in statuses]
-
-    def elapsed(self) -> float:
-        return self.before + time.monotonic() - self.began
-
-    def spent(self) -> float:
-        return sum(trial["cost"] for trial in self.finished)
-
-    def score(self, trial: dict[str, Any]) -> float:
-        return min(trial["score"], self.target)  # beyond the target only time counts
-
-    def front(self) -> list[dict[str, Any]]:
-        """The Pareto front, from the cheapest trial to the best: no other is both better and cheaper."""
-        front: list[dict[str, Any]] = []
-        for trial in sorted(self.having("ok"), key=lambda trial: (trial["cost"], -self.score(trial))):
-            front += [trial] if not front or self.score(trial) > self.score(front[-1]) else []
-        return front
-
-    def trial(self, record: dict, worker: int, folder: str, limit: float | None) -> Trial:
-        """Starts a trial, with a worker's share of the threads and, of several GPUs, one."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        threads = str(max(1, cores // self.config["workers"]))
-        gpus = [str(i) for i, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
-        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(gpus)).split(",")
-        env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads} | os.environ
-        env |= {"CUDA_VISIBLE_DEVICES": gpus[worker % len(gpus)]} if len(gpus) > 1 else {}
-        trainer = [sys.executable, str(ROOT / "cleanpuffer.py"), "--num-threads", threads]
-        words, params = list(self.config["command"] or trainer), record["params"]
-        fixed = [(name, text) for name, text in self.config["fixed"] if name.replace("-", "_") not in params]
-        for name, value in (*fixed, *params.items(), ("seed", record["seed"])):
-            words += [f"--{name}"] if value is None else [f"--{name}", str(value)]
-        return Trial(record, self.path.resolve() / folder / f"{record['trial']:04}", words, env, limit)
 
 
 def run(sweep: Sweep) -> None:
@@ -488,8 +416,9 @@ def run(sweep: Sweep) -> None:
     path, config = sweep.path, sweep.config
     most = {name: config[name] or math.inf for name in LIMITS}
     budget = min(most["budget"], most["max_seconds"] * config["workers"])
-    known = {"max_cost": config["trial_cost"], "budget": budget if budget < math.inf else None,
-             "max_trials": config["max_trials"]}
+    limits = {"max_cost": min(most["trial_cost"], most["trial_seconds"]), "budget": budget,
+              "max_trials": most["max_trials"], "target": sweep.target}
+    known = {name: limit for name, limit in limits.items() if limit < math.inf}
     sampler = make_sampler(config["sampler"], sweep.space, config["seed"], config["rule"], **known)
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
@@ -515,7 +444,8 @@ def run(sweep: Sweep) -> None:
         params = waiting.pop(0)["params"] if waiting else sampler.suggest()
         seed = np.random.SeedSequence((config["seed"], 0, number)).generate_state(1)[0]
         sweep.write(trial=number, status="running", params=params, seed=int(seed))
-        return sweep.trial(sweep.trials[number], worker, "trials", config["trial_seconds"])
+        limit = min(most["trial_seconds"], PATIENCE * min(sweep.times(), default=math.inf))
+        return sweep.trial(sweep.trials[number], worker, "trials", limit)
 
     def finish(trial: Trial) -> None:
         result = trial.result(config["objective"])
@@ -550,8 +480,7 @@ def promote(sweep: Sweep, label: str, options: dict[str, Any]) -> None:
         require(number in sweep.trials, f"--promote: {sweep.path} has no trial {number or 'that worked'}")
         label, params = f"trial-{number}", dict(sweep.trials[number]["params"])
         if total := (sweep.fixed | params).get("total_timesteps"):
-            more = options["steps"] or (1 if sweep.config["objective"] == "time" else 1.25)
-            params["total_timesteps"] = round(total * more)
+            params["total_timesteps"] = round(total * (options["steps"] or 1.25))
         (sweep.path / "promoted.json").write_text(json.dumps(sweep.fixed | params, indent=1) + "\n")
         print(f"{sweep.path / 'promoted.json'}: settings of trial {number}, for the trainer's --config")
     seeds = np.random.SeedSequence((sweep.config["seed"], 1)).generate_state(options["seeds"] or 5).tolist()

@@ -1,11 +1,12 @@
-"""Runs of a command, as processes that cannot outlive the one that started them.
+"""What has been tried, and runs of a command as processes that cannot outlive the one that started them.
 
-sweep.py starts a Trial, `supervise` keeps as many going as there are workers, and `Trial.result` reads what
-the command has written: summary.json {status, score, cost} in its run folder. `curve` reads its
-metrics.jsonl.
+Sweep is a sweep's folder. Sweep.trial starts a Trial, `supervise` keeps as many going as there are workers,
+and Trial.result reads what the command has written: summary.json {status, score, cost} in its run folder.
+`curve` reads its metrics.jsonl.
 """
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -19,8 +20,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from spaces import is_number
+from spaces import Space, is_number, parse_value, require
 
+ROOT = Path(__file__).resolve().parent
 GRACE = 5.0  # seconds between asking a trial to end and ending it
 # What becomes a trial. On Linux it dies with the sweep (1 is PR_SET_PDEATHSIG), and it leaves a process that
 # ends its whole group, children too, when the pipe from the sweep closes: no trial outlives the sweep.
@@ -44,15 +46,16 @@ class Trial:
     """
 
     def __init__(self, record: dict, folder: Path, words: list[str], env: dict, limit: float | None):
-        self.record, self.folder, self.limit = record, folder, limit
+        self.record, self.folder, self.limit = record, folder, limit or math.inf
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         words = [sys.executable, "-S", "-c", GUARD, *words, "--run-dir", str(self.folder / "run")]
         with open(self.folder / "output.txt", "wb") as out:
-            self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=out, stderr=out, env=env,
-                                            start_new_session=True)
+            self.process = subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=out, stderr=out, env=env, start_new_session=True
+            )
         self.began, self.timed_out = time.monotonic(), False
-        self.deadline = self.began + (limit or math.inf)
+        self.deadline = self.began + self.limit
 
     def ended(self) -> bool:
         """Whether it is over, with all its processes. Past its deadline it is asked to end, then killed."""
@@ -79,20 +82,36 @@ class Trial:
         lines = [text for line in output.splitlines() if (text := line.strip(" │╭╮╰╯─"))]  # without a box
         said = f": {' / '.join(lines[-3:])}" if lines else ""
         memory = code and ("out of memory" in output.lower() or "MemoryError" in output)
-        reasons = {f"not done in {self.limit} s": self.timed_out,
-                   "out of memory, or killed": memory or code == -signal.SIGKILL,
-                   f"signal {-code}{said}": code < 0,
-                   f"exit code {code}{said}": code,
-                   f"no summary.json{said}": status is None,
-                   f"status {status}{said}": status != "ok",
-                   f"score {score}": not is_number(score)}
+        reasons = {
+            f"not done in {self.limit:.4g} s": self.timed_out,
+            "out of memory, or killed": memory or code == -signal.SIGKILL,
+            f"signal {-code}{said}": code < 0,
+            f"exit code {code}{said}": code,
+            f"no summary.json{said}": status is None,
+            f"status {status}{said}": status != "ok",
+            f"score {score}": not is_number(score),
+        }
         reason = next((reason for reason, holds in reasons.items() if holds), None)
         saved = status in ("ok", "interrupted") and is_number(score)
         failed = reason and not (saved and self.timed_out and objective == "time")
         self.usable = self.timed_out or code < 0 or (status is not None and code != 2)
-        return {"status": "failed" if failed else "ok", "reason": reason,
-                "score": score if is_number(score) else None,
-                "cost": cost if is_number(cost) and cost > 0 else self.seconds}
+        return {
+            "status": "failed" if failed else "ok",
+            "reason": reason,
+            "score": score if is_number(score) else None,
+            "cost": cost if is_number(cost) and cost > 0 else self.seconds,
+        }
+
+
+def share(worker: int, workers: int) -> tuple[str, dict[str, str]]:
+    """How many threads each of `workers` trials has, and a trial's environment: with them, and, of several
+    GPUs, one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = str(max(1, cores // workers))
+    gpus = [str(i) for i, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(gpus)).split(",")
+    env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads} | os.environ
+    return threads, env | ({"CUDA_VISIBLE_DEVICES": gpus[worker % len(gpus)]} if len(gpus) > 1 else {})
 
 
 def curve(folder: Path, count: int, least: float, most: float) -> list[tuple[float, float, float]]:
@@ -129,3 +148,95 @@ def supervise(workers: int, start: Callable, finish: Callable, over: Callable = 
         while running:
             running = {worker: trial for worker, trial in running.items() if not trial.ended()}
             time.sleep(0.02)
+
+
+class Sweep:
+    """A sweep's folder: sweep.json, what is searched and how; trials.jsonl, what happened, line by line."""
+
+    def __init__(self, path: Path, config: dict[str, Any]):
+        self.path, self.config = path, config
+        self.trials: dict[int, dict[str, Any]] = {}  # by number: params, seed, status, score, cost, reason
+        self.finished: list[dict[str, Any]] = []  # those with a result, in the order of their ends
+        self.before, self.began = 0.0, time.monotonic()  # seconds up to the last line, and when that was
+        self.fixed = {name.replace("-", "_"): parse_value(text) for name, text in config["fixed"]}
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / config["workers"]
+        self.space = Space(config["space"], config["constraints"], {"memory": memory} | config["constants"])
+        self.target = self.fixed["stop_score"] if config["objective"] == "time" else math.inf
+
+    def open(self, alone: bool = True) -> None:
+        """Reads what has happened. `alone` makes the folder this process's, and cuts off a line that was not
+        finished. Raises ValueError if the folder is another process's, or a line is damaged."""
+        path, died = self.path / "trials.jsonl", True
+        self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND if alone else os.O_RDONLY)
+        try:
+            fcntl.flock(self.file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            require(not alone, f"another process is at work in {self.path}")
+            died = False
+        *lines, rest = path.read_bytes().split(b"\n")
+        if alone:
+            os.ftruncate(self.file, os.fstat(self.file).st_size - len(rest))
+        else:
+            os.close(self.file)
+        for number, line in enumerate(lines, 1):
+            try:
+                self.apply(json.loads(line))
+            except (AttributeError, KeyError, TypeError, ValueError):
+                shown = line[:60].decode(errors="replace")
+                raise ValueError(f"{path}, line {number} is damaged: {shown}") from None
+        for trial in self.having("running") if died else ():
+            trial["status"] = "lost, runs again"
+
+    def apply(self, record: dict[str, Any]) -> None:
+        """Takes in a line of trials.jsonl, and raises one error or another where it cannot be one."""
+        needs = {"running": (), "interrupted": (), "failed": ("cost",), "ok": ("cost", "score")}
+        before = self.trials.get(record["trial"], {"score": None, "cost": None, "reason": None})
+        trial = before | record
+        in_turn = trial["trial"] in range(1, len(self.trials) + 2) and before not in self.finished
+        whole = all(is_number(trial[name]) for name in ("seed", "elapsed", *needs[trial["status"]]))
+        require(in_turn and whole, "trials begin one after another, end once, and have numbers")
+        self.space.to_unit(trial["params"])  # and their parameters are those of the space
+        self.trials[trial["trial"]], self.before, self.began = trial, trial["elapsed"], time.monotonic()
+        self.finished += [trial] if needs[trial["status"]] else []
+
+    def write(self, **record: Any) -> None:
+        """Adds a line; on return it is on the disk."""
+        line = json.dumps(record | {"elapsed": round(self.elapsed(), 2)})
+        end = os.fstat(self.file).st_size
+        if os.write(self.file, f"{line}\n".encode()) <= len(line):
+            os.ftruncate(self.file, end)  # no half lines
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(self.file)
+        self.apply(json.loads(line))
+
+    def having(self, *statuses: str) -> list[dict[str, Any]]:
+        return [trial for trial in list(self.trials.values()) if trial["status"] in statuses]
+
+    def elapsed(self) -> float:
+        return self.before + time.monotonic() - self.began
+
+    def spent(self) -> float:
+        return sum(trial["cost"] for trial in self.finished)
+
+    def times(self) -> list[float]:
+        return [trial["cost"] for trial in self.having("ok") if trial["score"] >= self.target]
+
+    def score(self, trial: dict[str, Any]) -> float:
+        return min(trial["score"], self.target)  # beyond the target only time counts
+
+    def front(self) -> list[dict[str, Any]]:
+        """The Pareto front, from the cheapest trial to the best: no other is both better and cheaper."""
+        front: list[dict[str, Any]] = []
+        for trial in sorted(self.having("ok"), key=lambda trial: (trial["cost"], -self.score(trial))):
+            front += [trial] if not front or self.score(trial) > self.score(front[-1]) else []
+        return front
+
+    def trial(self, record: dict, worker: int, folder: str, limit: float | None) -> Trial:
+        """Starts a trial, with a worker's share of the threads and, of several GPUs, one."""
+        threads, env = share(worker, self.config["workers"])
+        trainer = [sys.executable, str(ROOT / "cleanpuffer.py"), "--num-threads", threads]
+        words, params = list(self.config["command"] or trainer), record["params"]
+        fixed = [(name, text) for name, text in self.config["fixed"] if name.replace("-", "_") not in params]
+        for name, value in (*fixed, *params.items(), ("seed", record["seed"])):
+            words += [f"--{name}"] if value is None else [f"--{name}", str(value)]
+        return Trial(record, self.path.resolve() / folder / f"{record['trial']:04}", words, env, limit)

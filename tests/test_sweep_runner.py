@@ -37,6 +37,8 @@ shared = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 (run / "config.json").write_text(json.dumps(args))
 if mode == "child":
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(run)])
+if mode == "capped":
+    summary["cost"], mode = 0.3, "slow" if x != 2 else ""
 if mode in ("slow", "child", "stubborn", "saves", "diverges"):
     def asked(*_):
         (run / "asked").touch()
@@ -207,6 +209,11 @@ def test_a_trial_over_its_time_is_a_failure(here, mode):
     assert 0.5 <= ends(here)[0]["cost"] < 9
     assert (here / "s/trials/0001/run/asked").exists() == (mode == "child")  # it may save what it has
     assert wait_for(lambda: not alive(here))  # nor its child
+
+
+def test_no_trial_takes_longer_than_twice_the_least_time(here):
+    done(tuned("--max-trials=2", "--trial-seconds=20", "--stop-score=2", "--mode=capped"))
+    assert [record["reason"] for record in ends(here)] == [None, "not done in 0.6 s"]
 
 
 @pytest.mark.parametrize("mode, status", [("saves", "ok"), ("diverges", "failed"), ("slow", "failed")])

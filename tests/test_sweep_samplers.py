@@ -515,3 +515,42 @@ def test_a_sweep_observes_points_of_its_trials_curves(tmp_path, monkeypatch, cap
     assert "--curve-points needs total_timesteps" in capsys.readouterr().err
     for wrong in ("-1", "1.5", "x"):
         assert sweep.main(["--env=pong", f"--curve-points={wrong}"]) == 2
+
+
+def reached(count: int, target: float) -> list[tuple[dict, float, float]]:
+    """Observations of runs that end at a target."""
+    return [(params, min(x, target), c) for params, x, c in observations(count, 0.6)]
+
+
+def test_beyond_a_target_only_costs_count():
+    seen = observations(30, 0.6)
+    above = [(params, 3 * x if x > 0.2 else x, c) for params, x, c in seen]
+    first, second = (told((DEFAULT, None), runs, target=0.2) for runs in (seen, above))
+    assert sum(x >= 0.2 for _, x, _ in seen) > 3
+    assert first.suggest() == second.suggest()
+    first.learn(*first.successes())
+    best = sweep.Candidates(np.zeros((1, 4)), *np.array([[first.top + 2], [0.1], [0.0], [1.0]]))
+    assert first.improvement(best, first.top) == 0 < first.improvement(best, first.base)
+    assert np.sinh(first.base) == pytest.approx(sweep.CLOSE * np.sinh(first.front[-1]), rel=0.1)
+
+
+def test_the_least_time_to_a_target_is_found():
+    """No run of less than 0.04 s scores 0.2."""
+    sampler = told((DEFAULT, None), reached(20, 0.2), target=0.2, budget=60)
+    assert min(c for _, x, c in reached(20, 0.2) if x == 0.2) > 0.07
+    played = play(sampler, 25)
+    assert 0.0398 < min(cost(params) for params in played if score(params) >= 0.2) < 0.045
+
+
+def test_a_target_that_all_reach():
+    sampler = told((DEFAULT, None), [(params, 5.0, c) for params, _, c in observations(12)], target=5)
+    costs = [cost(sampler.suggest()) for _ in range(6)]
+    assert min(costs) < min(sampler.costs) and np.median(costs) < np.median(sampler.costs)
+
+
+def test_differences_that_are_nothing_on_the_way_to_a_target_lead_nowhere():
+    """Scores rise a little with gamma, far below the target: the search goes on in all directions."""
+    seen = [(p, -21 + 1e-3 * TUNED.to_unit(p)[1], c) for p, _, c in observations(20)]
+    sampler = told((DEFAULT, None), seen, target=20.0, max_trials=100, budget=50)
+    gammas = [TUNED.to_unit(sampler.suggest())[1] for _ in range(12)]
+    assert min(gammas) < -0.2 and max(gammas) > 0.2
