@@ -59,6 +59,7 @@ WHOLE = ("max_trials", "workers", "seed", "trial", "seeds", "curve_points")  # o
 ROOT = Path(__file__).resolve().parent
 
 SEARCH_WIDTH = 0.5  # of the noise round a good point, in units of a parameter's scale
+GROPE_WIDTH = 0.7  # of the noise round the centre, while no score stands out
 CANDIDATES = 1000  # looked at in each of three rounds
 SIGNAL = 3.0  # standard deviations of noise above which a score counts as seen
 GREED = 2.0  # the power of the growth with which costs are drawn
@@ -365,7 +366,7 @@ class Bayesian(Sampler):
     def grope(self, low: float, limit: float) -> np.ndarray:
         """Far and wide round the centre, at log costs from `low` to five times that."""
         shape = (4 * CANDIDATES, self.dimensions)
-        points = np.clip(self.space.centre + SEARCH_WIDTH * self.rng.standard_normal(shape), -1, 1)
+        points = np.clip(self.space.centre + GROPE_WIDTH * self.rng.standard_normal(shape), -1, 1)
         points = np.where(self.rng.random(shape) < 0.1, self.rng.uniform(-1, 1, shape), points)
         cost = min(low + min(self.rng.exponential(0.8), math.log(5)), limit)
         away = abs(self.cost.predict(points)[0] - cost)
