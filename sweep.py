@@ -420,6 +420,7 @@ def run(sweep: Sweep) -> None:
               "max_trials": most["max_trials"], "target": sweep.target}
     known = {name: limit for name, limit in limits.items() if limit < math.inf}
     sampler = make_sampler(config["sampler"], sweep.space, config["seed"], config["rule"], **known)
+    new = not (path / "sweep.json").exists()
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     sweep.open()
@@ -462,8 +463,14 @@ def run(sweep: Sweep) -> None:
         with Live(transient=True, get_renderable=lambda: Text("\n".join(describe(sweep)))):
             supervise(config["workers"], start, finish, lambda: sweep.elapsed() > most["max_seconds"])
     except ValueError:
-        if made and not sweep.finished:
-            shutil.rmtree(made[-1])
+        if new and not sweep.having("ok"):  # nothing is left but folders that others use by now
+            for number in sweep.trials:
+                shutil.rmtree(path / f"trials/{number:04}", ignore_errors=True)
+            for file in (path / "sweep.json", path / "trials.jsonl"):
+                file.unlink()
+            with suppress(OSError):
+                for folder in (path / "trials", *made):
+                    folder.rmdir()
         raise
     finally:
         for trial in sweep.having("running"):

@@ -309,6 +309,17 @@ def test_a_command_that_cannot_work_stops_the_sweep(here, monkeypatch, kind, wor
     assert sorted(here.rglob("*")) == before
 
 
+def test_a_sweep_that_cannot_work_takes_nothing_of_others_with_it(here):
+    """Another sweep begins meanwhile in a folder that this one made; a folder that was there stays, empty."""
+    (here / "late.py").write_text("import os; os.makedirs('sweeps/other', exist_ok=True); exit(2)")
+    (here / "empty").mkdir()
+    for folder in ("sweeps/mine", "empty"):
+        words = ("--command", f"{sys.executable} late.py", "--space=space.toml", f"--sweep-dir={folder}")
+        assert "the first trial failed" in done(command(*words, "--seed=1"), code=2)
+    assert [path.name for path in (here / "sweeps").iterdir()] == ["other"]
+    assert not [*(here / "empty").iterdir()]
+
+
 def test_a_misspelt_argument_is_refused_by_the_trainer(here):
     out = done(tuned("--stop-scor", "20", "--sweep-dir=deep/er/s"), code=2)
     assert "trainer: error: unknown argument stop-scor" in out
