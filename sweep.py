@@ -450,7 +450,8 @@ def run(sweep: Sweep) -> None:
 
     def finish(trial: Trial) -> None:
         result = trial.result(config["objective"])
-        require(sweep.finished or trial.usable, f"the first trial failed: {result['reason']}")
+        first = trial.record["trial"] == 1 and not sweep.having("ok")
+        require(trial.usable or not first, f"the first trial failed: {result['reason']}")
         sweep.write(trial=trial.record["trial"], **result)
         observe(sweep.finished[-1])
         print(row(sweep.finished[-1]))

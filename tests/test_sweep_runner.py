@@ -49,6 +49,10 @@ if mode in ("slow", "child", "stubborn", "saves", "diverges"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else asked)
     (run / "ready").touch()
     time.sleep(30)
+if mode == "centre" and args["x"] != "2.0":
+    sys.exit(2)
+if mode == "centre":
+    time.sleep(1)
 if mode == "brief":
     time.sleep(0.1)
 if x != 2 or mode == "all":  # the centre works
@@ -318,6 +322,12 @@ def test_a_sweep_that_cannot_work_takes_nothing_of_others_with_it(here):
         assert "the first trial failed" in done(command(*words, "--seed=1"), code=2)
     assert [path.name for path in (here / "sweeps").iterdir()] == ["other"]
     assert not [*(here / "empty").iterdir()]
+
+
+def test_only_the_first_trial_stops_the_sweep(here):
+    """The second is refused before the first, the centre, has ended well: it is a result like any other."""
+    done(tuned("--max-trials=2", "--workers=2", "--mode=centre", "--seed=1"))
+    assert [(end["trial"], end["status"]) for end in ends(here)] == [(2, "failed"), (1, "ok")]
 
 
 def test_a_misspelt_argument_is_refused_by_the_trainer(here):
