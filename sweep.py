@@ -598,7 +598,11 @@ def main(argv: list[str]) -> int:
             print((ROOT / "docs/tuner.md").read_text().partition("## Options")[2].split("```")[1].strip())
             return 0
         options, fixed = parse(argv)
-        command = next((name for name in COMMANDS if options[name] is not None), "run")
+        command, *more = [name for name in COMMANDS if options[name] is not None] or ["run"]
+        if command not in ("promote", "baseline"):
+            more += [name for name in ("trial", "seeds", "steps") if options[name] is not None]
+        require(not more, f"--{', --'.join(more)}: there is one command at a time, "
+                "and --trial, --seeds and --steps are for --promote and --baseline")
         name = f"{options['env'] or 'command'}/{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
         path = Path(options.get(command) or options["sweep_dir"] or f"sweeps/{name.replace(':', '-')}")
         saved = json.loads((path / "sweep.json").read_text()) if (path / "sweep.json").exists() else {}

@@ -281,6 +281,10 @@ def test_threads_and_gpus_are_shared_out(here, monkeypatch):
         (["--command=no-such-program --x", "--space=space.toml"], "there is no program"),
         (["--status=nowhere"], "there is no sweep in nowhere"),
         (["--resume=nowhere"], "there is no sweep in nowhere"),
+        (["--env=pong", "--steps", "1000"], "--steps: there is one command"),
+        (["--status=nowhere", "--resume=nowhere"], "--status: there is one command at a time"),
+        (["--status=nowhere", "--seeds=3"], "--seeds: there is one command at a time"),
+        (["--promote=nowhere", "--steps=2", "--trial=3"], "there is no sweep in nowhere"),
         (["--promote=nowhere"], "there is no sweep in nowhere"),
     ],
 )
