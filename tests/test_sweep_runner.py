@@ -53,6 +53,9 @@ if mode == "centre" and args["x"] != "2.0":
     sys.exit(2)
 if mode == "centre":
     time.sleep(1)
+if mode == "late":
+    summary["cost"] = 0.1
+    time.sleep(0.5)
 if mode == "brief":
     time.sleep(0.1)
 if x != 2 or mode == "all":  # the centre works
@@ -218,6 +221,9 @@ def test_a_trial_over_its_time_is_a_failure(here, mode):
 def test_no_trial_takes_longer_than_twice_the_least_time(here):
     done(tuned("--max-trials=2", "--trial-seconds=20", "--stop-score=2", "--mode=capped"))
     assert [record["reason"] for record in ends(here)] == [None, "not done in 0.6 s"]
+    done(tuned("--max-trials=2", "--stop-score=2", "--mode=late", "--sweep-dir=t", "--seed=1"))
+    summaries = [path.read_text() for path in here.glob("t/trials/*/run/summary.json")]
+    assert len(summaries) == 2  # its start of half a second is not in its cost of 0.1 s
 
 
 @pytest.mark.parametrize("mode, status", [("saves", "ok"), ("diverges", "failed"), ("slow", "failed")])
