@@ -288,6 +288,9 @@ def test_samplers_of_lengths_need_a_length(name):
     with pytest.raises(ValueError, match="needs total_timesteps"):
         sweep.make_sampler(name, space)
     sweep.make_sampler("random-uniform", space).suggest()
+    space["total_timesteps"] = {"distribution": "uniform", "min": 0, "max": 10, "mean": 5}
+    with pytest.raises(ValueError, match="needs a total_timesteps min above 0"):
+        sweep.make_sampler(name, space)
 
 
 def test_halving_runs_the_best_third_three_times_as_long():

@@ -107,6 +107,7 @@ def lengths(space: Space) -> tuple[np.ndarray, list[float]]:
     )
     length, centre = np.array(space.names) == "total_timesteps", space.from_unit(space.centre)
     low, high = (space.parameters["total_timesteps"][end] for end in ("min", "max"))
+    require(low > 0, f"this sampler needs a total_timesteps min above 0, not {low}")
     count = 1 + int(math.log(high / low, ETA) + 1e-9)
     steps = [high / ETA**level for level in reversed(range(count))]
     return length, [space.to_unit(centre | {"total_timesteps": x})[length].item() for x in steps]
