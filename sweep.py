@@ -87,22 +87,26 @@ class Sampler:
         self.units: list[np.ndarray] = []  # what was observed: parameters in [-1, 1],
         self.scores: list[float] = []  # the higher the better, nan where a run failed,
         self.costs: list[float] = []
+        self.paid: list[float] = []  # costs of whole trials
 
     def suggest(self) -> dict[str, Any]:
         """Parameters of the next trial. The first are the search centre."""
-        self.made = len(self.costs) + len(self.running)
+        self.made = len(self.paid) + len(self.running)
         self.rng = np.random.default_rng((self.seed, self.made))
         params = self.space.from_unit(self.propose() if self.made else self.space.centre)
         self.running.append(params)
         return params
 
-    def observe(self, params: dict[str, Any], score: float | None, cost: float, failed: bool = False) -> None:
-        """Of parameters suggested or not. With `failed` the score is ignored. Raises ValueError."""
+    def observe(self, params: dict[str, Any], score: float | None, cost: float, failed: bool = False,
+                part: bool = False) -> None:
+        """Of parameters suggested or not. With `failed` the score is ignored. A `part` of a trial, a point of
+        its learning curve, is no trial of its own and takes no money. Raises ValueError."""
         require(is_number(cost) and cost > 0, f"cost {cost!r} is not a number above 0")
         require(failed or is_number(score), f"score {score!r} is not a finite number, and failed is not set")
         self.units.append(self.space.to_unit(params))
         self.scores.append(math.nan if failed else min(self.sign * float(score), self.target))
         self.costs.append(float(cost))
+        self.paid += [] if part else [float(cost)]
         if params in self.running:
             self.running.remove(params)
 
@@ -323,7 +327,7 @@ class Bayesian(Sampler):
         """The point to try next, at a cost that is worth it and can be paid."""
         trials = self.max_trials or max(100, self.made + 20)
         left = max(trials - self.made, 1)
-        money = max(self.budget - sum(self.costs) - self.waiting, 1e-9) if self.budget else math.inf
+        money = max(self.budget - sum(self.paid) - self.waiting, 1e-9) if self.budget else math.inf
         limit = math.log(min(SHARE * money, self.max_cost))
         cheapest, found = math.log(min(self.costs)), self.candidates()
         seen = self.front > self.floor + SIGNAL * self.noise
@@ -433,10 +437,8 @@ def run(sweep: Sweep) -> None:
         if (count := config["curve_points"]) and not failed:
             least, most = sweep.space.parameters["total_timesteps"]["min"], trial["params"]["total_timesteps"]
             for steps, score, cost in curve(path / f"trials/{trial['trial']:04}", count, least, most):
-                sampler.observe(trial["params"] | {"total_timesteps": steps}, min(score, sweep.target), cost)
-                sampler.budget = sampler.budget and sampler.budget + cost  # it took neither money
-                sampler.max_trials = sampler.max_trials and sampler.max_trials + 1  # nor a trial
-        sampler.observe(trial["params"], None if failed else sweep.score(trial), trial["cost"], failed)
+                sampler.observe(trial["params"] | {"total_timesteps": steps}, score, cost, part=True)
+        sampler.observe(trial["params"], trial["score"], trial["cost"], failed)
 
     def start(worker: int) -> Trial | None:
         if len(sweep.trials) - len(waiting) >= most["max_trials"] or sweep.spent() >= most["budget"]:
