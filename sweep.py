@@ -39,6 +39,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from heapq import nlargest
 from pathlib import Path
@@ -199,20 +200,24 @@ class Process:
             lbfgs.step(loss)
         return best[1]
 
-    def fit(self, x: np.ndarray, y: np.ndarray, unit: float = 0) -> None:
-        """To y [n], observed at x [n, dimensions]; it is divided by its largest, at least by unit. What is
-        learned depends on these alone: training begins anew at every tenth observation, and goes on from
-        there. Of many, a sample trains hyperparameters."""
-        n, x, y = len(x), torch.tensor(x), torch.tensor(y)
-        self.shift = 0.0 if self.warp else y.mean().item()
-        self.unit = max((y - self.shift).abs().max().item() / (1 if self.warp else 2), unit, 1e-9)
+    def fit(self, x: np.ndarray, y: np.ndarray, scale: Callable | None = None) -> None:
+        """To y [n], observed at x [n, dimensions]. scale(y) is what is taken from it (with warp, none is
+        negative then) and what it is divided by. What is learned depends on these alone: training begins anew
+        at every tenth observation, with those before it, and goes on from there. Of many, a sample trains
+        hyperparameters."""
+        n, tens = len(x), len(x) // 10 * 10
+        if tens not in (0, n, *self.fits):
+            self.fit(x[:tens], y[:tens], scale)
+        x, y = torch.tensor(x), torch.tensor(y)
+        shift, unit = scale(y.numpy()) if scale else (y.mean(), (y - y.mean()).abs().max() / 2)
+        self.shift, self.unit = float(shift), max(float(unit), 1e-9)
         y = (y - self.shift) / self.unit
+        y = y.clamp(min=0) if self.warp else y
         if n not in self.fits:
             sample = torch.tensor(np.random.default_rng(0).permutation(n)[:TRAINED])
             start = {name: mean for name, (mean, _) in self.priors.items()}
-            if (tens := n - n % 10) and tens not in self.fits:
-                first = sample[sample < tens]
-                self.fits = {tens: self.optimise(x[first], y[first], start, 15)}
+            if n == tens:
+                self.fits = {n: self.optimise(x[sample], y[sample], start, 15)}
             self.fits[n] = self.optimise(x[sample], y[sample], self.fits.get(tens, start), 5 if tens else 15)
         self.x, self.h = x, {name: value.exp() for name, value in self.fits[n].items()}
         self.cholesky, z = self.factor(x, self.h), (y / self.h["warp"]).asinh() if self.warp else y
@@ -266,10 +271,8 @@ class Bayesian(Sampler):
 
     def learn(self, points: np.ndarray, scores: np.ndarray, costs: np.ndarray) -> None:
         """Trains the processes, and finds the front of the scores they believe, noise taken off."""
-        low, median = np.quantile(scores, (0.1, 0.5))
-        worst = max(scores.min(), low - 3 * (median - low))  # one disaster is not the measure of all scores
-        worst, goal = min(worst, self.target - 1e-6), self.target < math.inf
-        self.score.fit(points, np.maximum(scores - worst, 0), self.target - worst if goal else 0)
+        goal = self.target < math.inf
+        self.score.fit(points, scores, self.scale)
         self.top = math.asinh(1 / self.score.h["warp"].item()) if goal else math.inf
         self.cost.fit(points, costs)
         if np.isnan(self.scores).any():
@@ -285,6 +288,13 @@ class Bayesian(Sampler):
         self.base = min(np.arcsinh(CLOSE * np.sinh(means.max())), means.max()) if goal else self.floor
         front = front[means[front] >= self.base]
         self.points, self.front, self.steps = points[front], means[front], costs[front]
+
+    def scale(self, scores: np.ndarray) -> tuple[float, float]:
+        """The score from which others count, and from there to the best or to the target."""
+        low, median = np.quantile(scores, (0.1, 0.5))
+        worst = max(scores.min(), low - 3 * (median - low))  # one disaster is not the measure of all scores
+        worst = min(worst, self.target - 1e-6)
+        return worst, (scores.max() if self.target == math.inf else self.target) - worst
 
     def look(self, points: np.ndarray) -> Candidates:
         failed = self.failure.predict(points)[0] if np.isnan(self.scores).any() else np.zeros(len(points))

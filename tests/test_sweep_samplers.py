@@ -114,6 +114,22 @@ def test_begins_at_the_centre_repeats_with_its_seed_and_goes_on_as_if_never_stop
         assert fresh.suggest() == suggestions[count]
 
 
+def test_what_is_told_again_is_learned_as_at_first():
+    """Of 17 observations as of one after another, hyperparameters are the same to the last bit."""
+    seen = observations(17)
+    seen[14] = seen[14][0], -3.0, seen[14][2]  # the lowest score, from which others count, comes late
+    first, again = make((DEFAULT, None)), make((DEFAULT, None))
+    for count, observation in enumerate(seen, 1):
+        first.observe(*observation)
+        again.observe(*observation)
+        if count > 8:
+            first.learn(*first.successes())
+    again.learn(*again.successes())
+    for name in ("score", "cost"):
+        for one, other in zip(getattr(first, name).h.values(), getattr(again, name).h.values(), strict=True):
+            assert torch.equal(one, other)
+
+
 @ALL_OF_THEM
 def test_what_is_never_suggested_may_be_observed_and_counts(label):
     seen = observations(8)
