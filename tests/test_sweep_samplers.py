@@ -356,7 +356,7 @@ def front() -> samplers.Ranked:
     sampler.costs = sampler.paid = [1.0, math.exp(2)]
     sampler.points = np.array([[0.0, 0, 0, 0], [0.5, 0, 0, 0]])
     sampler.front, sampler.steps = np.array([1.0, 2.0]), np.array([0.0, 2.0])
-    sampler.floor = sampler.base = 0.0
+    sampler.floor, sampler.base, sampler.top = 0.0, 0.0, math.inf
     sampler.noise, sampler.waiting, sampler.parents = 0.1, 0.0, np.array([0, 1, 1])
     sampler.curve = lambda costs: 1 + costs / 2
     return sampler
