@@ -39,6 +39,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from heapq import nlargest
 from pathlib import Path
@@ -88,22 +89,26 @@ class Sampler:
         self.units: list[np.ndarray] = []  # what was observed: parameters in [-1, 1],
         self.scores: list[float] = []  # the higher the better, nan where a run failed,
         self.costs: list[float] = []
+        self.paid: list[float] = []  # costs of whole trials
 
     def suggest(self) -> dict[str, Any]:
         """Parameters of the next trial. The first are the search centre."""
-        self.made = len(self.costs) + len(self.running)
+        self.made = len(self.paid) + len(self.running)
         self.rng = np.random.default_rng((self.seed, self.made))
         params = self.space.from_unit(self.propose() if self.made else self.space.centre)
         self.running.append(params)
         return params
 
-    def observe(self, params: dict[str, Any], score: float | None, cost: float, failed: bool = False) -> None:
-        """Of parameters suggested or not. With `failed` the score is ignored. Raises ValueError."""
+    def observe(self, params: dict[str, Any], score: float | None, cost: float, failed: bool = False,
+                part: bool = False) -> None:
+        """Of parameters suggested or not. With `failed` the score is ignored. A `part` of a trial, a point of
+        its learning curve, is no trial of its own and takes no money. Raises ValueError."""
         require(is_number(cost) and cost > 0, f"cost {cost!r} is not a number above 0")
         require(failed or is_number(score), f"score {score!r} is not a finite number, and failed is not set")
         self.units.append(self.space.to_unit(params))
         self.scores.append(math.nan if failed else min(self.sign * float(score), self.target))
         self.costs.append(float(cost))
+        self.paid += [] if part else [float(cost)]
         if params in self.running:
             self.running.remove(params)
 
@@ -196,20 +201,24 @@ class Process:
             lbfgs.step(loss)
         return best[1]
 
-    def fit(self, x: np.ndarray, y: np.ndarray, unit: float = 0) -> None:
-        """To y [n], observed at x [n, dimensions]; it is divided by its largest, at least by unit. What is
-        learned depends on these alone: training begins anew at every tenth observation, and goes on from
-        there. Of many, a sample trains hyperparameters."""
-        n, x, y = len(x), torch.tensor(x), torch.tensor(y)
-        self.shift = 0.0 if self.warp else y.mean().item()
-        self.unit = max((y - self.shift).abs().max().item() / (1 if self.warp else 2), unit, 1e-9)
+    def fit(self, x: np.ndarray, y: np.ndarray, scale: Callable | None = None) -> None:
+        """To y [n], observed at x [n, dimensions]. scale(y) is what is taken from it (with warp, none is
+        negative then) and what it is divided by. What is learned depends on these alone: training begins anew
+        at every tenth observation, with those before it, and goes on from there. Of many, a sample trains
+        hyperparameters."""
+        n, tens = len(x), len(x) // 10 * 10
+        if tens not in (0, n, *self.fits):
+            self.fit(x[:tens], y[:tens], scale)
+        x, y = torch.tensor(x), torch.tensor(y)
+        shift, unit = scale(y.numpy()) if scale else (y.mean(), (y - y.mean()).abs().max() / 2)
+        self.shift, self.unit = float(shift), max(float(unit), 1e-9)
         y = (y - self.shift) / self.unit
+        y = y.clamp(min=0) if self.warp else y
         if n not in self.fits:
             sample = torch.tensor(np.random.default_rng(0).permutation(n)[:TRAINED])
             start = {name: mean for name, (mean, _) in self.priors.items()}
-            if (tens := n - n % 10) and tens not in self.fits:
-                first = sample[sample < tens]
-                self.fits = {tens: self.optimise(x[first], y[first], start, 15)}
+            if n == tens:
+                self.fits = {n: self.optimise(x[sample], y[sample], start, 15)}
             self.fits[n] = self.optimise(x[sample], y[sample], self.fits.get(tens, start), 5 if tens else 15)
         self.x, self.h = x, {name: value.exp() for name, value in self.fits[n].items()}
         self.cholesky, z = self.factor(x, self.h), (y / self.h["warp"]).asinh() if self.warp else y
@@ -263,10 +272,8 @@ class Bayesian(Sampler):
 
     def learn(self, points: np.ndarray, scores: np.ndarray, costs: np.ndarray) -> None:
         """Trains the processes, and finds the front of the scores they believe, noise taken off."""
-        low, median = np.quantile(scores, (0.1, 0.5))
-        worst = max(scores.min(), low - 3 * (median - low))  # one disaster is not the measure of all scores
-        worst, goal = min(worst, self.target - 1e-6), self.target < math.inf
-        self.score.fit(points, np.maximum(scores - worst, 0), self.target - worst if goal else 0)
+        goal = self.target < math.inf
+        self.score.fit(points, scores, self.scale)
         self.top = math.asinh(1 / self.score.h["warp"].item()) if goal else math.inf
         self.cost.fit(points, costs)
         if np.isnan(self.scores).any():
@@ -282,6 +289,13 @@ class Bayesian(Sampler):
         self.base = min(np.arcsinh(CLOSE * np.sinh(means.max())), means.max()) if goal else self.floor
         front = front[means[front] >= self.base]
         self.points, self.front, self.steps = points[front], means[front], costs[front]
+
+    def scale(self, scores: np.ndarray) -> tuple[float, float]:
+        """The score from which others count, and from there to the best or to the target."""
+        low, median = np.quantile(scores, (0.1, 0.5))
+        worst = max(scores.min(), low - 3 * (median - low))  # one disaster is not the measure of all scores
+        worst = min(worst, self.target - 1e-6)
+        return worst, (scores.max() if self.target == math.inf else self.target) - worst
 
     def look(self, points: np.ndarray) -> Candidates:
         failed = self.failure.predict(points)[0] if np.isnan(self.scores).any() else np.zeros(len(points))
@@ -324,7 +338,7 @@ class Bayesian(Sampler):
         """The point to try next, at a cost that is worth it and can be paid."""
         trials = self.max_trials or max(100, self.made + 20)
         left = max(trials - self.made, 1)
-        money = max(self.budget - sum(self.costs) - self.waiting, 1e-9) if self.budget else math.inf
+        money = max(self.budget - sum(self.paid) - self.waiting, 1e-9) if self.budget else math.inf
         limit = math.log(min(SHARE * money, self.max_cost))
         cheapest, found = math.log(min(self.costs)), self.candidates()
         seen = self.front > self.floor + SIGNAL * self.noise
@@ -421,6 +435,7 @@ def run(sweep: Sweep) -> None:
               "max_trials": most["max_trials"], "target": sweep.target}
     known = {name: limit for name, limit in limits.items() if limit < math.inf}
     sampler = make_sampler(config["sampler"], sweep.space, config["seed"], config["rule"], **known)
+    new = not (path / "sweep.json").exists()
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     sweep.open()
@@ -433,10 +448,8 @@ def run(sweep: Sweep) -> None:
         if (count := config["curve_points"]) and not failed:
             least, most = sweep.space.parameters["total_timesteps"]["min"], trial["params"]["total_timesteps"]
             for steps, score, cost in curve(path / f"trials/{trial['trial']:04}", count, least, most):
-                sampler.observe(trial["params"] | {"total_timesteps": steps}, min(score, sweep.target), cost)
-                sampler.budget = sampler.budget and sampler.budget + cost  # it took neither money
-                sampler.max_trials = sampler.max_trials and sampler.max_trials + 1  # nor a trial
-        sampler.observe(trial["params"], None if failed else sweep.score(trial), trial["cost"], failed)
+                sampler.observe(trial["params"] | {"total_timesteps": steps}, score, cost, part=True)
+        sampler.observe(trial["params"], trial["score"], trial["cost"], failed)
 
     def start(worker: int) -> Trial | None:
         if len(sweep.trials) - len(waiting) >= most["max_trials"] or sweep.spent() >= most["budget"]:
@@ -450,7 +463,8 @@ def run(sweep: Sweep) -> None:
 
     def finish(trial: Trial) -> None:
         result = trial.result(config["objective"])
-        require(sweep.finished or trial.usable, f"the first trial failed: {result['reason']}")
+        first = trial.record["trial"] == 1 and not sweep.having("ok")
+        require(trial.usable or not first, f"the first trial failed: {result['reason']}")
         sweep.write(trial=trial.record["trial"], **result)
         observe(sweep.finished[-1])
         print(row(sweep.finished[-1]))
@@ -463,8 +477,14 @@ def run(sweep: Sweep) -> None:
         with Live(transient=True, get_renderable=lambda: Text("\n".join(describe(sweep)))):
             supervise(config["workers"], start, finish, lambda: sweep.elapsed() > most["max_seconds"])
     except ValueError:
-        if made and not sweep.finished:
-            shutil.rmtree(made[-1])
+        if new and not sweep.having("ok"):  # nothing is left but folders that others use by now
+            for number in sweep.trials:
+                shutil.rmtree(path / f"trials/{number:04}", ignore_errors=True)
+            for file in (path / "sweep.json", path / "trials.jsonl"):
+                file.unlink()
+            with suppress(OSError):
+                for folder in (path / "trials", *made):
+                    folder.rmdir()
         raise
     finally:
         for trial in sweep.having("running"):
@@ -591,7 +611,11 @@ def main(argv: list[str]) -> int:
             print((ROOT / "docs/tuner.md").read_text().partition("## Options")[2].split("```")[1].strip())
             return 0
         options, fixed = parse(argv)
-        command = next((name for name in COMMANDS if options[name] is not None), "run")
+        command, *more = [name for name in COMMANDS if options[name] is not None] or ["run"]
+        if command not in ("promote", "baseline"):
+            more += [name for name in ("trial", "seeds", "steps") if options[name] is not None]
+        require(not more, f"--{', --'.join(more)}: there is one command at a time, "
+                "and --trial, --seeds and --steps are for --promote and --baseline")
         name = f"{options['env'] or 'command'}/{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
         path = Path(options.get(command) or options["sweep_dir"] or f"sweeps/{name.replace(':', '-')}")
         saved = json.loads((path / "sweep.json").read_text()) if (path / "sweep.json").exists() else {}

@@ -100,6 +100,7 @@ class Trial:
             "reason": reason,
             "score": score if is_number(score) else None,
             "cost": cost if is_number(cost) and cost > 0 else self.seconds,
+            "seconds": round(self.seconds, 2),
         }
 
 
@@ -155,7 +156,7 @@ class Sweep:
 
     def __init__(self, path: Path, config: dict[str, Any]):
         self.path, self.config = path, config
-        self.trials: dict[int, dict[str, Any]] = {}  # by number: params, seed, status, score, cost, reason
+        self.trials: dict[int, dict[str, Any]] = {}  # by number: what its lines in trials.jsonl say
         self.finished: list[dict[str, Any]] = []  # those with a result, in the order of their ends
         self.before, self.began = 0.0, time.monotonic()  # seconds up to the last line, and when that was
         self.fixed = {name.replace("-", "_"): parse_value(text) for name, text in config["fixed"]}
@@ -189,8 +190,8 @@ class Sweep:
 
     def apply(self, record: dict[str, Any]) -> None:
         """Takes in a line of trials.jsonl, and raises one error or another where it cannot be one."""
-        needs = {"running": (), "interrupted": (), "failed": ("cost",), "ok": ("cost", "score")}
-        before = self.trials.get(record["trial"], {"score": None, "cost": None, "reason": None})
+        needs = {"running": (), "interrupted": (), "failed": ("cost",), "ok": ("cost", "score", "seconds")}
+        before = self.trials.get(record["trial"], {"score": None, "cost": None, "seconds": 0, "reason": None})
         trial = before | record
         in_turn = trial["trial"] in range(1, len(self.trials) + 2) and before not in self.finished
         whole = all(is_number(trial[name]) for name in ("seed", "elapsed", *needs[trial["status"]]))
@@ -219,7 +220,9 @@ class Sweep:
         return sum(trial["cost"] for trial in self.finished)
 
     def times(self) -> list[float]:
-        return [trial["cost"] for trial in self.having("ok") if trial["score"] >= self.target]
+        """Seconds that trials took to the target, with what a program does not count as cost: its start."""
+        reached = [trial for trial in self.having("ok") if trial["score"] >= self.target]
+        return [max(trial["cost"], trial["seconds"]) for trial in reached]
 
     def score(self, trial: dict[str, Any]) -> float:
         return min(trial["score"], self.target)  # beyond the target only time counts

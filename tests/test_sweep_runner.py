@@ -49,6 +49,13 @@ if mode in ("slow", "child", "stubborn", "saves", "diverges"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else asked)
     (run / "ready").touch()
     time.sleep(30)
+if mode == "centre" and args["x"] != "2.0":
+    sys.exit(2)
+if mode == "centre":
+    time.sleep(1)
+if mode == "late":
+    summary["cost"] = 0.1
+    time.sleep(0.5)
 if mode == "brief":
     time.sleep(0.1)
 if x != 2 or mode == "all":  # the centre works
@@ -214,6 +221,9 @@ def test_a_trial_over_its_time_is_a_failure(here, mode):
 def test_no_trial_takes_longer_than_twice_the_least_time(here):
     done(tuned("--max-trials=2", "--trial-seconds=20", "--stop-score=2", "--mode=capped"))
     assert [record["reason"] for record in ends(here)] == [None, "not done in 0.6 s"]
+    done(tuned("--max-trials=2", "--stop-score=2", "--mode=late", "--sweep-dir=t", "--seed=1"))
+    summaries = [path.read_text() for path in here.glob("t/trials/*/run/summary.json")]
+    assert len(summaries) == 2  # its start of half a second is not in its cost of 0.1 s
 
 
 @pytest.mark.parametrize("mode, status", [("saves", "ok"), ("diverges", "failed"), ("slow", "failed")])
@@ -277,6 +287,10 @@ def test_threads_and_gpus_are_shared_out(here, monkeypatch):
         (["--command=no-such-program --x", "--space=space.toml"], "there is no program"),
         (["--status=nowhere"], "there is no sweep in nowhere"),
         (["--resume=nowhere"], "there is no sweep in nowhere"),
+        (["--env=pong", "--steps", "1000"], "--steps: there is one command"),
+        (["--status=nowhere", "--resume=nowhere"], "--status: there is one command at a time"),
+        (["--status=nowhere", "--seeds=3"], "--seeds: there is one command at a time"),
+        (["--promote=nowhere", "--steps=2", "--trial=3"], "there is no sweep in nowhere"),
         (["--promote=nowhere"], "there is no sweep in nowhere"),
     ],
 )
@@ -307,6 +321,23 @@ def test_a_command_that_cannot_work_stops_the_sweep(here, monkeypatch, kind, wor
     before = sorted(here.rglob("*"))
     assert f"the first trial failed: {words}\n" in done(tuned("--mode=all", "--workers=2"), code=2)
     assert sorted(here.rglob("*")) == before
+
+
+def test_a_sweep_that_cannot_work_takes_nothing_of_others_with_it(here):
+    """Another sweep begins meanwhile in a folder that this one made; a folder that was there stays, empty."""
+    (here / "late.py").write_text("import os; os.makedirs('sweeps/other', exist_ok=True); exit(2)")
+    (here / "empty").mkdir()
+    for folder in ("sweeps/mine", "empty"):
+        words = ("--command", f"{sys.executable} late.py", "--space=space.toml", f"--sweep-dir={folder}")
+        assert "the first trial failed" in done(command(*words, "--seed=1"), code=2)
+    assert [path.name for path in (here / "sweeps").iterdir()] == ["other"]
+    assert not [*(here / "empty").iterdir()]
+
+
+def test_only_the_first_trial_stops_the_sweep(here):
+    """The second is refused before the first, the centre, has ended well: it is a result like any other."""
+    done(tuned("--max-trials=2", "--workers=2", "--mode=centre", "--seed=1"))
+    assert [(end["trial"], end["status"]) for end in ends(here)] == [(2, "failed"), (1, "ok")]
 
 
 def test_a_misspelt_argument_is_refused_by_the_trainer(here):

@@ -107,6 +107,7 @@ def lengths(space: Space) -> tuple[np.ndarray, list[float]]:
     )
     length, centre = np.array(space.names) == "total_timesteps", space.from_unit(space.centre)
     low, high = (space.parameters["total_timesteps"][end] for end in ("min", "max"))
+    require(low > 0, f"this sampler needs a total_timesteps min above 0, not {low}")
     count = 1 + int(math.log(high / low, ETA) + 1e-9)
     steps = [high / ETA**level for level in reversed(range(count))]
     return length, [space.to_unit(centre | {"total_timesteps": x})[length].item() for x in steps]
@@ -249,7 +250,7 @@ def capped(s: Ranked, c: Candidates) -> np.ndarray:
     run, if scores are noisy from where the front rises above that, to five times the money left for each
     trial left."""
     trials = s.max_trials or max(100, s.made + 20)
-    money = s.budget - sum(s.costs) - s.waiting if s.budget else math.inf
+    money = s.budget - sum(s.paid) - s.waiting if s.budget else math.inf
     high = s.steps[-1] + math.log(3)
     high = min(high, math.log(min(s.max_cost, max(5 * money / max(trials - s.made, 1), 1e-300))))
     seen = s.front > s.floor + 3 * s.noise
