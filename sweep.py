@@ -23,10 +23,10 @@ the expected growth of the area under the front over log cost: a score that is n
 that others reach for less does not. The front is that of predicted scores: the best of many noisy ones is
 luck. Candidates are taken from every range of cost, then one of them with chances that fall with its cost
 just so fast that the money lasts, spent slowly while much is to be learned; of the late trials every third
-seeks the highest score alone. While no score stands out of the noise (the first trials repeat the search
-centre to learn how wide that is), a front would be a front of noise and cheap trials would show nothing: then
-trials go far round the centre, at what can be afforded. Where the least time to a target score is sought, the
-front counts only from a little below the best score so far up to the target.
+seeks the highest score alone. While no score stands out of the noise, a front would be a front of noise and
+cheap trials would show nothing: then trials go far round the centre, at what can be afforded. Where the least
+time to a target score is sought, the front counts only from a little below the best score so far up to the
+target, and no trial seeks a higher one.
 """
 
 from __future__ import annotations
@@ -257,9 +257,6 @@ class Bayesian(Sampler):
 
     def propose(self) -> np.ndarray:
         points, scores, costs = self.successes()
-        centre = scores[(points == self.space.centre).all(1)]
-        if self.made < 4 and len(centre) and (len(centre) == 1 or np.ptp(centre) > 0):
-            return self.space.centre  # again: how much do scores differ by themselves?
         if self.made < 4 or len(points) < 2:
             return self.around(self.space.centre)
         threads = torch.get_num_threads()
@@ -271,7 +268,8 @@ class Bayesian(Sampler):
             torch.set_num_threads(threads)
 
     def learn(self, points: np.ndarray, scores: np.ndarray, costs: np.ndarray) -> None:
-        """Trains the processes, and finds the front of the scores they believe, noise taken off."""
+        """Trains the processes, and finds the front of the scores they believe, noise taken off: `points`,
+        `front`, their scores, and `steps`, their log costs. Scores count from `base` up to `top`."""
         goal = self.target < math.inf
         self.score.fit(points, scores, self.scale)
         self.top = math.asinh(1 / self.score.h["warp"].item()) if goal else math.inf
@@ -294,7 +292,7 @@ class Bayesian(Sampler):
         """The score from which others count, and from there to the best or to the target."""
         low, median = np.quantile(scores, (0.1, 0.5))
         worst = max(scores.min(), low - 3 * (median - low))  # one disaster is not the measure of all scores
-        worst = min(worst, self.target - 1e-6)
+        worst = min(worst, self.target - 1e-6 * (abs(self.target) or 1))
         return worst, (scores.max() if self.target == math.inf else self.target) - worst
 
     def look(self, points: np.ndarray) -> Candidates:
@@ -340,7 +338,7 @@ class Bayesian(Sampler):
         left = max(trials - self.made, 1)
         money = max(self.budget - sum(self.paid) - self.waiting, 1e-9) if self.budget else math.inf
         limit = math.log(min(SHARE * money, self.max_cost))
-        cheapest, found = math.log(min(self.costs)), self.candidates()
+        cheapest, found = self.successes()[2].min(), self.candidates()
         seen = self.front > self.floor + SIGNAL * self.noise
         if not seen.any():  # nothing stands out of the noise
             low = math.log(money / left) if self.budget else (cheapest + min(limit, found.cost.max())) / 2
@@ -576,7 +574,8 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[tuple[str, str | None]]
         elif name in (*WHOLE, *LIMITS, "steps"):
             number, least = parse_value(value), 0 if name in ("seed", "curve_points") else 1e-9
             right = is_number(number) and number >= least and not (name in WHOLE and number % 1)
-            require(right, f"{word}: {value!r} is no {'whole ' * (name in WHOLE)}number above 0")
+            kind = f"{'whole ' * (name in WHOLE)}number {'above' if least else 'from'} 0"
+            require(right, f"{word}: {value!r} is no {kind}")
             options[name] = int(number) if name in WHOLE else number
         else:
             joined = name in ("only", "range") and options[name]
@@ -604,7 +603,7 @@ def configure(options: dict[str, Any], fixed: list) -> dict[str, Any]:
 
 def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    path = Path("DIR")
+    path, command = Path("DIR"), "run"
     try:
         sys.stdout.reconfigure(line_buffering=True)
         if {"-h", "--help"} & {*argv}:
@@ -618,8 +617,13 @@ def main(argv: list[str]) -> int:
                 "and --trial, --seeds and --steps are for --promote and --baseline")
         name = f"{options['env'] or 'command'}/{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
         path = Path(options.get(command) or options["sweep_dir"] or f"sweeps/{name.replace(':', '-')}")
+        named = command == "run" or options[command] or options["sweep_dir"]
+        require(named, f"--{command} needs the folder of a sweep")
         saved = json.loads((path / "sweep.json").read_text()) if (path / "sweep.json").exists() else {}
         require(saved or command == "run", f"there is no sweep in {path}")
+        needed = {"command", "fixed", "space", "constraints", "constants", "objective", "rule", "sampler"}
+        whole = not saved or (isinstance(saved, dict) and needed <= {*saved})
+        require(whole, f"{path / 'sweep.json'} is damaged")
         settings = configure(options, fixed) if command == "run" else {}
         changes = fixed or any(options[name] is not None for name in SETTINGS)
         require(settings or not changes, f"{path} has its settings; only limits can be changed")
@@ -641,7 +645,8 @@ def main(argv: list[str]) -> int:
             promote(sweep, "best" if command == "promote" else "defaults", options)
         return 0
     except KeyboardInterrupt:
-        print(f"interrupted; go on with: python sweep.py --resume {path}", file=sys.stderr)
+        again = "" if command in ("promote", "baseline") else f"; go on with: python sweep.py --resume {path}"
+        print(f"interrupted{again}", file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
         where = f"{path}: " * isinstance(error, json.JSONDecodeError)

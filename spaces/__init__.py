@@ -217,6 +217,8 @@ def read(env: str | None, file: str | None, only: str | None, ranges: str | None
     changes = dict(text.partition("=")[::2] for text in (ranges.split(",") if ranges else ()))
     for name in (*chosen, *changes):
         require(name in space, f"--only, --range: {name!r} is not in the space: {', '.join(space)}")
+    for name in changes:
+        require(name in chosen and name not in fixed, f"--range: {name} is not searched")
     for name, text in changes.items():
         values = [parse_value(value) for value in text.split(":")]
         if check_parameter(name, space[name])["whole"]:  # 1e6 is an integer where integers stand
