@@ -444,9 +444,9 @@ def run(sweep: Sweep) -> None:
     def observe(trial: dict[str, Any]) -> None:
         failed = trial["status"] == "failed"
         if (count := config["curve_points"]) and not failed:
-            least, most = sweep.space.parameters["total_timesteps"]["min"], trial["params"]["total_timesteps"]
-            for steps, score, cost in curve(path / f"trials/{trial['trial']:04}", count, least, most):
-                sampler.observe(trial["params"] | {"total_timesteps": steps}, score, cost, part=True)
+            steps = sweep.space.parameters["total_timesteps"]["min"], trial["params"]["total_timesteps"]
+            for at, score, cost in curve(path / f"trials/{trial['trial']:04}", count, *steps):
+                sampler.observe(trial["params"] | {"total_timesteps": at}, score, cost, part=True)
         sampler.observe(trial["params"], trial["score"], trial["cost"], failed)
 
     def start(worker: int) -> Trial | None:
@@ -500,7 +500,10 @@ def promote(sweep: Sweep, label: str, options: dict[str, Any]) -> None:
         label, params = f"trial-{number}", dict(sweep.trials[number]["params"])
         if total := (sweep.fixed | params).get("total_timesteps"):
             params["total_timesteps"] = round(total * (options["steps"] or 1.25))
-        (sweep.path / "promoted.json").write_text(json.dumps(sweep.fixed | params, indent=1) + "\n")
+        settings = sweep.fixed | params
+        for name in [name for name in settings if name.startswith("no_") and settings[name] is True]:
+            settings[name[3:]] = not settings.pop(name)  # as a flag is spelt that is off
+        (sweep.path / "promoted.json").write_text(json.dumps(settings, indent=1) + "\n")
         print(f"{sweep.path / 'promoted.json'}: settings of trial {number}, for the trainer's --config")
     seeds = np.random.SeedSequence((sweep.config["seed"], 1)).generate_state(options["seeds"] or 5).tolist()
     waiting = iter([{"trial": i, "params": params, "seed": seed} for i, seed in enumerate(seeds, 1)])

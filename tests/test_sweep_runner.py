@@ -260,7 +260,7 @@ def test_threads_and_gpus_are_shared_out(here, monkeypatch):
         (["--env=pong", "--workers=x"], "--workers: 'x' is no whole number"),
         (["--env=pong", "--workers=1.5"], "--workers: '1.5' is no whole number"),
         (["--env=pong", "--budget=nan"], "--budget: 'nan' is no number above 0"),
-        (["--env=pong", "--seed", "-1"], "--seed: '-1' is no whole number"),
+        (["--env=pong", "--seed", "-1"], "--seed: '-1' is no whole number from 0"),
         (["--env=pong", "--seed"], "--seed needs a value"),
         (["--env=pong", "--sampler=magic"], "unknown sampler 'magic'"),
         (["--env=pong", "--objective=fame"], "'fame' is not score or time"),
@@ -292,10 +292,18 @@ def test_threads_and_gpus_are_shared_out(here, monkeypatch):
         (["--status=nowhere", "--seeds=3"], "--seeds: there is one command at a time"),
         (["--promote=nowhere", "--steps=2", "--trial=3"], "there is no sweep in nowhere"),
         (["--promote=nowhere"], "there is no sweep in nowhere"),
+        (["--promote"], "--promote needs the folder of a sweep"),
+        (["--status=other"], "sweep.json is damaged"),
+        (["--env=pong", "--sweep-dir=other"], "sweep.json is damaged"),
+        (["--env=pong", "--only=gamma", "--range=horizon=8:64"], "--range: horizon is not searched"),
+        (["--env=pong", "--gamma=0.9", "--range=gamma=0.8:0.9"], "--range: gamma is not searched"),
+        (["--env=pong", "--stop-score=2", "--rule=growth,warp=quantile"], "not for a target score"),
     ],
 )
 def test_bad_arguments_are_one_line_and_change_nothing(here, words, message):
     (here / "bad.toml").write_text("x = [")
+    (here / "other").mkdir()
+    (here / "other" / "sweep.json").write_text('{"command": []}')
     (here / "odd.toml").write_text("constraints = { x = 3 }")
     (here / "dates.toml").write_text("x = 2020-01-01")
     (here / "lists.toml").write_text(SPACE + "constants = [3]")

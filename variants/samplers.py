@@ -138,9 +138,7 @@ class Ranked(Bayesian):
                 f"unknown option {option!r} of rule {self.rule}; there are resample=N and warp=quantile",
             )
             self.resample, self.quantiles = number or self.resample, self.quantiles or not number
-        require(
-            not self.quantiles or self.target == math.inf, "warp=quantile knows no target: --objective score"
-        )
+        require(not self.quantiles or self.target == math.inf, "warp=quantile is not for a target score")
 
     def learn(self, points: np.ndarray, scores: np.ndarray, costs: np.ndarray) -> None:
         super().learn(points, quantile_normal(scores) if self.quantiles else scores, costs)
