@@ -337,7 +337,8 @@ class Bayesian(Sampler):
         trials = self.max_trials or max(100, self.made + 20)
         left = max(trials - self.made, 1)
         money = max(self.budget - sum(self.paid) - self.waiting, 1e-9) if self.budget else math.inf
-        limit = math.log(min(SHARE * money, self.max_cost))
+        share = SHARE if self.target == math.inf else 1  # less than the least time is of no use
+        limit = math.log(min(share * money, self.max_cost))
         cheapest, found = self.successes()[2].min(), self.candidates()
         seen = self.front > self.floor + SIGNAL * self.noise
         if not seen.any():  # nothing stands out of the noise
