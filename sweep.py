@@ -500,7 +500,8 @@ def promote(sweep: Sweep, label: str, options: dict[str, Any]) -> None:
         require(number in sweep.trials, f"--promote: {sweep.path} has no trial {number or 'that worked'}")
         label, params = f"trial-{number}", dict(sweep.trials[number]["params"])
         if total := (sweep.fixed | params).get("total_timesteps"):
-            params["total_timesteps"] = round(total * (options["steps"] or 1.25))
+            more = 1.25 if sweep.target == math.inf else 1.5  # a best time is one of a lucky seed
+            params["total_timesteps"] = round(total * (options["steps"] or more))
         settings = sweep.fixed | params
         for name in [name for name in settings if name.startswith("no_") and settings[name] is True]:
             settings[name[3:]] = not settings.pop(name)  # as a flag is spelt that is off
@@ -521,10 +522,12 @@ def promote(sweep: Sweep, label: str, options: dict[str, Any]) -> None:
     (folder / f"{label}.json").write_text(json.dumps(results) + "\n")
     for file in sorted(folder.glob("*.json")):
         measured = json.loads(file.read_text())
-        worked = [result for result in measured if result["status"] == "ok"]
-        line = f"{file.stem}: {len(worked)} of {len(measured)} worked"
-        for name in ("score", "cost") if worked else ():
-            values = [result[name] for result in worked]
+        need = -math.inf if sweep.target == math.inf else sweep.target
+        good = [result for result in measured if result["status"] == "ok" and result["score"] >= need]
+        line = f"{file.stem}: {len(good)} of {len(measured)} "
+        line += "worked" if sweep.target == math.inf else f"reached {sweep.target:g}"
+        for name in ("score", "cost") if good else ():
+            values = [result[name] for result in good]
             line += f", {name} {np.median(values):.4g} ({min(values):.4g} to {max(values):.4g})"
         print(line)
 

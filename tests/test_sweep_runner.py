@@ -609,6 +609,12 @@ def test_promote_and_baseline(here):
     assert "no trial 77" in done(command("--promote=s", "--trial=77"), code=2)
 
 
+def test_seeds_that_miss_the_score_do_not_count(here):
+    done(tuned("--stop-score=3", "--max-trials=12", "--seed=1"))
+    assert "3 of 3 reached 3, score " in done(command("--promote=s", "--seeds=3"))
+    assert "trial-1: 0 of 2 reached 3\n" in done(command("--promote=s", "--trial=1", "--seeds=2"))
+
+
 def test_failures_of_a_promotion_are_shown(here, monkeypatch):
     done(tuned("--max-trials=2", "--seed=1"))
     monkeypatch.setenv("FAIL", "status")
