@@ -124,8 +124,7 @@ class Space:
         self.parameters = {name: check_parameter(name, given) for name, given in parameters.items()}
         self.names = list(self.parameters)
         self.scale = np.array([p["scale"] for p in self.parameters.values()])  # [dimensions]
-        centre = self.to_unit({name: p["mean"] for name, p in self.parameters.items()})
-        self.centre = self.to_unit(self.rounded(centre))  # [dimensions], of what is suggested and observed
+        self.centre = self.to_unit({name: p["mean"] for name, p in self.parameters.items()})  # [dimensions]
         self.constraints: list[tuple[ast.AST, set[str]]] = []  # and the names in each
         self.dropped: list[str] = []
         for text in constraints:

@@ -268,18 +268,6 @@ def test_where_runs_fail_is_avoided(label):
     assert np.mean(np.array(rates) > 0.3) <= 0.25
 
 
-@pytest.mark.parametrize("mean", [1, 1 / 3])
-def test_the_first_trials_of_noisy_scores_repeat_the_centre(mean):
-    """Which is what is suggested first, rounded, and not quite the mean of the space."""
-    space = {"x": {"distribution": "uniform", "min": 0, "max": 5, "mean": mean}}
-    sampler = sweep.make_sampler(DEFAULT, space)
-    suggestions = []
-    for noise in range(4):
-        suggestions.append(sampler.suggest())
-        sampler.observe(suggestions[-1], score=noise, cost=1)
-    assert suggestions == [suggestions[0]] * 4
-
-
 def test_the_default_finds_the_best_at_a_known_cost():
     sampler = make((DEFAULT, None), budget=60, max_trials=40)
     suggestions = play(sampler, 40)
