@@ -39,6 +39,7 @@ import shutil
 import signal
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from heapq import nlargest
@@ -71,7 +72,7 @@ PATIENCE = 2.0  # a trial may take so many times the least time to the target
 TRAINED = 256  # observations that train hyperparameters, at most
 
 
-class Sampler:
+class Sampler(ABC):
     """Suggests what to try next, and is told what came of it.
 
     Scores are maximised, or minimised (one sign, applied here); a cost is above 0, in any unit. Every
@@ -112,9 +113,9 @@ class Sampler:
         if params in self.running:
             self.running.remove(params)
 
+    @abstractmethod
     def propose(self) -> np.ndarray:
         """The next point of [-1, 1]^dimensions."""
-        raise NotImplementedError
 
     def around(self, points: np.ndarray, width: float | np.ndarray = SEARCH_WIDTH) -> np.ndarray:
         """Normal noise round points [..., dimensions], clipped: near a bound, rejection may find nothing."""
@@ -476,7 +477,8 @@ def run(sweep: Sweep) -> None:
         with Live(transient=True, get_renderable=lambda: Text("\n".join(describe(sweep)))):
             supervise(config["workers"], start, finish, lambda: sweep.elapsed() > most["max_seconds"])
     except ValueError:
-        if new and not sweep.having("ok"):  # nothing is left but folders that others use by now
+        first = sweep.trials.get(1, {"status": "running"})
+        if new and first["status"] == "running":  # it was refused: only folders that others use by now stay
             for number in sweep.trials:
                 shutil.rmtree(path / f"trials/{number:04}", ignore_errors=True)
             for file in (path / "sweep.json", path / "trials.jsonl"):

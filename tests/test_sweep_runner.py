@@ -331,6 +331,20 @@ def test_a_command_that_cannot_work_stops_the_sweep(here, monkeypatch, kind, wor
     assert sorted(here.rglob("*")) == before
 
 
+def test_failed_trials_stay_whatever_goes_wrong_later(here, monkeypatch):
+    suggest = sweep.Sampler.suggest
+
+    def twice(self: sweep.Sampler) -> dict:
+        if len(self.costs) == 2:
+            raise ValueError("nothing to suggest")
+        return suggest(self)
+
+    monkeypatch.setenv("FAIL", "status")
+    monkeypatch.setattr(sweep.Sampler, "suggest", twice)
+    assert sweep.main(tuned("--mode=all")[2:]) == 2
+    assert [record["status"] for record in ends(here)] == ["failed", "failed"]
+
+
 def test_a_sweep_that_cannot_work_takes_nothing_of_others_with_it(here):
     """Another sweep begins meanwhile in a folder that this one made; a folder that was there stays, empty."""
     (here / "late.py").write_text("import os; os.makedirs('sweeps/other', exist_ok=True); exit(2)")
