@@ -297,6 +297,9 @@ class Bayesian(Sampler):
         return worst, (scores.max() if self.target == math.inf else self.target) - worst
 
     def look(self, points: np.ndarray) -> Candidates:
+        """What is believed of points, moved to where whole parameters can be: a power of two that is not one
+        would promise what no trial can keep."""
+        points = self.space.snap(points)
         failed = self.failure.predict(points)[0] if np.isnan(self.scores).any() else np.zeros(len(points))
         cost, _ = self.cost.predict(points)
         return Candidates(points, *self.score.predict(points), cost, (1 - failed).clip(1e-3, 1))

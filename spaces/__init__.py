@@ -174,6 +174,18 @@ class Space:
             params[name] = min(max(value, p["min"]), p["max"])
         return params
 
+    def snap(self, points: np.ndarray) -> np.ndarray:
+        """Points [..., dimensions] moved to where the nearest values of whole parameters are."""
+        points = points.copy()
+        for at, p in enumerate(self.parameters.values()):
+            if p["whole"]:
+                low, high = p["ends"]
+                line = low + (points[..., at] + 1) / 2 * (high - low)
+                logarithmic = p["distribution"] == "log_normal"
+                line = np.log(np.rint(np.exp(line))) if logarithmic else np.rint(line)
+                points[..., at] = np.clip(2 * (line - low) / (high - low) - 1, -1, 1)
+        return points
+
     def broken(self, params: dict[str, Any]) -> list[tuple[ast.AST, set[str]]]:
         """The constraints that do not hold."""
         with np.errstate(all="ignore"):

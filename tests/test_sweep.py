@@ -53,6 +53,11 @@ def test_round_trips_stay_inside_the_bounds():
         coarse = np.isin(s.names, ["layers", "batch"])
         assert np.all(np.abs(back - np.clip(unit, -1, 1))[~coarse] < 2e-4)
         assert s.from_unit(back) == params
+        assert np.allclose(s.snap(unit.clip(-1, 1))[coarse], back[coarse], atol=1e-12)
+    assert np.all(
+        s.snap(points.clip(-1, 1))[:, ~np.isin(s.names, ["layers", "batch", "steps"])]
+        == points.clip(-1, 1)[:, ~np.isin(s.names, ["layers", "batch", "steps"])]
+    )
     assert s.from_unit(points[0]) == {name: p["min"] for name, p in SPACE.items()}
     assert s.from_unit(points[1]) == {name: p["max"] for name, p in SPACE.items()}
 

@@ -420,6 +420,14 @@ def test_the_cap_goes_up_to_five_times_what_each_trial_has_left():
         assert np.mean(chosen) == pytest.approx(most / 2, abs=0.3)
 
 
+def test_what_is_looked_at_can_be_run():
+    """A batch between two powers of two is predicted to be what neither is."""
+    sampler = told((DEFAULT, None), observations(20))
+    sampler.suggest()
+    for point in sampler.candidates().points[:100]:
+        assert np.allclose(TUNED.to_unit(TUNED.from_unit(point)), point, atol=1e-6)
+
+
 def test_candidates_of_the_ledger_are_round_the_front():
     for rule, most in (("conservative", 1.5), ("uniform-noise", math.sqrt(3) / 2)):
         sampler = told((DEFAULT, rule), observations(20))
