@@ -13,8 +13,7 @@ The map, in the order data moves:
     advantages_reference        value targets and policy advantages: GAE with V-trace's weights
     Trainer.rollout             environment rows -> segments [segments, horizon, …]
     Trainer.update, gradients   segments -> minibatches -> gradients -> weights
-    Run                         what is written: metrics, checkpoints (trackers.py keeps the score, shows it)
-    train                       the loop: rollout, update, log, checkpoint
+    train                       the loop: rollout, update, log, checkpoint (trackers.py writes and shows them)
     trained_policy              what a run learned; envs/render.py plays it
     parse_arguments, main       the command line
 
@@ -38,16 +37,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import argparse
 import dataclasses
 import difflib
-import fcntl
 import io
 import json
 import math
-import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr, suppress
+from contextlib import nullcontext, redirect_stderr, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,12 +57,12 @@ import build
 import envs
 import policies
 import trackers
-from trackers import Profile, Scores, say, to_json, write_atomic
+from kernels import cpu
+from kernels.cpu import State
+from trackers import Profile, Run, Scores, UsageError, load_policy, load_tensors, say
 
 gc.freeze()
 gc.enable()
-
-State = tuple[Tensor, Tensor]  # of an LSTM: h and c, each [rows, hidden]
 
 
 @dataclasses.dataclass
@@ -99,6 +96,7 @@ class Args:
     learning_rate: float = 0.03  # at the start of the schedule
     min_learning_rate: float = 0.0  # at the end of the schedule
     schedule: Literal["cosine", "linear", "constant"] = "cosine"  # of the learning rate
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of the factors of large products
     optimizer: Literal["muon", "adam"] = "muon"  # Muon for matrices, or Adam for everything
     beta1: float = 0.9  # momentum of Muon, first moment of Adam
     beta2: float = 0.999  # second moment of Adam
@@ -143,10 +141,6 @@ LIMITS = {  # lowest and highest value
 LAYOUT = ("env", "env_config", "num_envs", "hidden_size", "recurrent", "optimizer", "normalize_observations")
 
 
-class UsageError(Exception):
-    """What the user can mend: printed as one line, exit code 2."""
-
-
 class Diverged(Exception):
     """A loss, gradient or weight is not finite: exit code 3."""
 
@@ -177,6 +171,8 @@ class Policy(nn.Module):
         self.encoder = (policies.Convolution(self.shape, hidden_size) if is_image
                         else nn.Linear(math.prod(self.shape), hidden_size))
         self.lstm = nn.LSTM(hidden_size, hidden_size, batch_first=True) if recurrent == "lstm" else None
+        self.kernel: cpu.LSTM | None = None  # the same LSTM in C, and the whole network with its gradients:
+        self.network: cpu.Network | None = None  # a Trainer puts them here where they can be used
         self.hidden = nn.Linear(hidden_size, hidden_size) if recurrent == "none" else None
         self.actor = nn.Linear(hidden_size, self.outputs)
         self.critic = nn.Linear(hidden_size, 1)
@@ -210,7 +206,7 @@ class Policy(nn.Module):
         return torch.relu(self.encoder(x.flatten(0, -4))).unflatten(0, x.shape[:-3])
 
     def heads(self, x: Tensor, observations: Tensor) -> tuple[Tensor, Tensor]:
-        outputs, values = self.actor(x), self.critic(x).squeeze(-1)
+        outputs, values = self.actor(x).float(), self.critic(x).squeeze(-1).float()
         if self.action_mask is not None:  # these observations say which actions are legal
             illegal = observations.flatten(-len(self.shape))[..., self.action_mask] == 0
             outputs = outputs.masked_fill(illegal, -1e9)
@@ -221,14 +217,27 @@ class Policy(nn.Module):
         x = self.encode(observations)  # [rows, hidden]
         if self.lstm is None:
             return *self.heads(torch.relu(self.hidden(x)), observations), state
-        state = torch.lstm_cell(x, state, *self.lstm.all_weights[0])
+        if self.kernel:
+            state = self.kernel(x.unsqueeze(1), state)[1]
+        else:
+            state = torch.lstm_cell(x, state, *self.lstm.all_weights[0])
         return *self.heads(state[0], observations), state
+
+    def play(self, observations: Tensor, state: State, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, State]:
+        """`step`, and what is drawn from its outputs: drawn, logprobs [rows], values and the next state."""
+        if self.network:
+            return self.network.play(observations, state, noise)
+        outputs, values, state = self.step(observations, state)
+        drawn = self.draw(outputs, noise)
+        return drawn, self.logprobs(outputs, drawn)[0], values, state
 
     def forward(self, observations: Tensor, state: State) -> tuple[Tensor, Tensor]:
         """Observations [segments, horizon, …] and the states they began with to outputs and values."""
         x = self.encode(observations)  # [segments, horizon, hidden]
         if self.lstm is None:
             return self.heads(torch.relu(self.hidden(x)), observations)
+        if self.kernel:
+            return self.heads(self.kernel(x, state)[0], observations)
         x = self.lstm(x, (state[0].unsqueeze(0), state[1].unsqueeze(0)))[0]
         return self.heads(x, observations)
 
@@ -237,7 +246,7 @@ class Policy(nn.Module):
         noise = torch.empty(*shape, self.outputs, device=generator.device)
         if self.continuous:
             return noise.normal_(generator=generator)
-        return noise.exponential_(generator=generator).log_().neg_()
+        return noise.uniform_(generator=generator).log_().neg_().log_().neg_()
 
     def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
         """Random actions: [...] discrete, as argmax(logits + Gumbel noise) draws from softmax(logits), or
@@ -265,20 +274,22 @@ class Policy(nn.Module):
         return logprobs, (0.5 + constant).sum().expand_as(logprobs)
 
 
-def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+def orthogonalize(matrices: Tensor, steps: int = 5, dtype: torch.dtype | None = None) -> Tensor:
     """About the nearest matrices with orthogonal rows or columns: singular values land between 0.7 and 1.2.
 
     A quintic Newton-Schulz iteration (Jordan et al. 2024, "Muon") on a batch [n, rows, columns]: only matrix
-    products. Its coefficients are made to raise small singular values fast, not to converge.
+    products. Its coefficients are made to raise small singular values fast, not to converge, so that bfloat16
+    is exact enough.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)  # so that no singular value is above 1
+    x = x.to(dtype or x.dtype)
     for _ in range(steps):
         gram = x @ x.mT  # x becomes (a + b gram + c gram²) x
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
+    return (x.mT if tall else x).to(matrices.dtype)
 
 
 class Muon:
@@ -291,7 +302,9 @@ class Muon:
     would import torch._dynamo, which takes most of a second.
     """
 
-    def __init__(self, parameters: Iterable, lr: float, beta1=0.95, beta2=0.999, eps=1e-12, adam=False):
+    def __init__(self, parameters: Iterable, lr: float, beta1=0.95, beta2=0.999, eps=1e-12, adam=False,
+                 dtype: torch.dtype | None = None):
+        self.dtype = dtype  # of the orthogonalisation of large matrices; None is their own
         settings = {"lr": lr, "initial_lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps}
         kinds: dict[bool, list[Tensor]] = {False: [], True: []}
         for p in parameters:
@@ -322,7 +335,8 @@ class Muon:
             for p, update in zip(parameters, updates, strict=True):
                 shapes.setdefault(update.flatten(1).shape, []).append((p, update.flatten(1)))
             for (rows, columns), pairs in shapes.items():
-                orthogonal = orthogonalize(torch.stack([update for _, update in pairs]))
+                dtype = self.dtype if min(rows, columns) >= 64 else None  # which takes longer on small ones
+                orthogonal = orthogonalize(torch.stack([update for _, update in pairs]), dtype=dtype)
                 for (p, _), update in zip(pairs, orthogonal, strict=True):
                     p.add_(update.reshape(p.shape), alpha=-lr * math.sqrt(max(1, rows / columns)))
 
@@ -364,26 +378,6 @@ def advantages_reference(
         targets[:, t] = values[:, t] + trace
         next_values = values[:, t]
     return targets, advantages
-
-
-def load_advantages_kernel() -> Callable[..., tuple[Tensor, Tensor]]:
-    """`advantages_reference` in C, for contiguous CPU tensors; terminals and truncations are bytes."""
-    module = build.load("advantage", """
-        typedef struct { float gamma, gae_lambda, rho_clip, c_clip; } AdvantageSettings;
-        void advantages(int segments, int horizon, const float *rewards, const float *values,
-                        const float *bootstraps, const uint8_t *terminals, const uint8_t *truncations,
-                        const float *ratios, AdvantageSettings, float *targets, float *advantages);""")
-    ffi, kinds = module.ffi, ("float *",) * 3 + ("uint8_t *",) * 2 + ("float *",) * 3
-
-    def advantages_c(*arguments: Any) -> tuple[Tensor, Tensor]:
-        values, settings = arguments[1], ffi.new("AdvantageSettings *", arguments[6:])[0]
-        outputs = torch.empty_like(values), torch.empty_like(values)
-        tensors = zip(kinds, (*arguments[:6], *outputs), strict=True)
-        pointers = [ffi.cast(kind, x.data_ptr()) for kind, x in tensors]
-        module.lib.advantages(*values.shape, *pointers[:6], settings, *pointers[6:])
-        return outputs
-
-    return advantages_c
 
 
 class Segments:
@@ -431,8 +425,10 @@ class Trainer:
         # of every small operation, which take longer to hand out than to do. The cut is the same for any
         # number of threads, and so is every bit.
         torch.set_num_threads(1)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.precision != "float32"
+        cpu.keep_freed_memory()
         self.pool = ThreadPoolExecutor(args.num_threads, initializer=torch.set_num_threads, initargs=(1,))
-        self.shard = 2**40 if on_gpu else max(1, 2048 // args.horizon)  # segments that stay in a core's cache
+        self.shard = 2**40 if on_gpu else max(1, 4096 // args.horizon)  # segments that stay in a core's cache
         try:
             self.env = env = envs.make(args.env, args.num_envs, args.seed, args.env_threads, args.groups,
                                        args.env_config, pin_memory=on_gpu)
@@ -441,14 +437,19 @@ class Trainer:
         torch.manual_seed(args.seed)
         self.policy = make_policy(args, env).to(self.device)
         self.parameters = list(self.policy.parameters())
-        adam = {"adam": args.optimizer == "adam"}
-        self.optimizer = Muon(self.parameters, args.learning_rate, args.beta1, args.beta2, args.eps, **adam)
+        dtype = torch.bfloat16 if args.precision == "bfloat16" else None
+        self.optimizer = Muon(self.parameters, args.learning_rate, args.beta1, args.beta2, args.eps,
+                              args.optimizer == "adam", dtype)
         space = env.single_observation_space
         self.segments = Segments(env.num_envs, args.horizon, space, self.policy, self.device)
         self.batch = env.num_envs * args.horizon
         self.advantages = advantages_reference
         if not on_gpu and (":" not in args.env or build.has_compiler()):  # those of others need no compiler
-            self.advantages = load_advantages_kernel()
+            self.advantages = cpu.load_advantages()
+            try:
+                cpu.speed_up(self.policy, args.precision == "bfloat16")
+            except ValueError as error:
+                raise UsageError(f"--precision: {error}") from None
         self.generator = torch.Generator(self.device).manual_seed(args.seed)  # of actions and minibatches
         self.profile = Profile()
         self.steps = self.updates = 0
@@ -456,12 +457,49 @@ class Trainer:
         self.return_moment = torch.zeros(2, device=self.device)  # sum of squared returns, and how many
         env.reset()
         self.state = self.policy.initial_state(env.num_envs)
+        if self.policy.network and not self.network_agrees():
+            say("Policy or gradients() is not what the network in C computes: torch takes over, more slowly")
+            self.policy.network = None
+
+    def network_agrees(self) -> bool:
+        """Whether the network in C does what `Policy` and `gradients`, which people edit, say: on made-up
+        segments, which are overwritten soon."""
+        policy, s, generator = self.policy, self.segments, torch.Generator().manual_seed(0)
+        network, rows, horizon = policy.network, min(len(s.h), 16), self.args.horizon
+        observations = torch.from_numpy(self.env.observations[:rows])
+        state = torch.randn(2, rows, policy.hidden_size, generator=generator)
+        noise = policy.noise(rows, generator=generator)
+        s.observations[:rows], s.h[:rows], s.c[:rows] = observations.unsqueeze(1), *state
+        s.actions[:rows] = torch.randint(policy.outputs, (rows, horizon), generator=generator)
+        made_up = torch.rand(5, rows, horizon, generator=generator)
+        s.logprobs[:rows], s.valid[:rows], self.old_values = -made_up[0], made_up[1] > 0.2, made_up[2]
+        results = []
+        for policy.network in (None, network):
+            *played, (h, c) = policy.play(observations, tuple(state), noise)
+            gradients, *rest = self.gradients(torch.arange(rows), *made_up[3:], rows * horizon)
+            results.append([*played, h, c, *gradients, *rest])
+        pairs = [(a.double(), b.double()) for a, b in zip(*results, strict=True)]
+        return all((a - b).norm() <= 0.02 * a.norm() + 1e-6 for a, b in pairs)
+
+    def autocast(self) -> Any:
+        """bfloat16 on a GPU, as a context; on a processor the kernels see to it."""
+        on = self.device.type == "cuda" and self.args.precision == "bfloat16"
+        return torch.autocast("cuda", torch.bfloat16) if on else nullcontext()
 
     def parallel(self, function: Callable, items: Iterable) -> list:
-        """The function of every item, on threads if there are several; results in the items' order."""
+        """The function of every item, on this thread and others; results in the items' order."""
         items = list(items)
-        one = self.args.num_threads == 1 or len(items) == 1
-        return [function(item) for item in items] if one else list(self.pool.map(function, items))
+        results, waiting = [None] * len(items), iter(range(len(items)))
+
+        def work() -> None:
+            for i in waiting:  # which threads share: each item goes to one of them
+                results[i] = function(items[i])
+
+        helpers = [self.pool.submit(work) for _ in range(min(self.args.num_threads, len(items)) - 1)]
+        work()
+        for helper in helpers:
+            helper.result()
+        return results
 
     def progress(self) -> float:
         return min(1.0, self.steps / self.args.total_timesteps)
@@ -474,6 +512,8 @@ class Trainer:
         s.h, s.c = self.state[0] * keep, self.state[1] * keep
         s.valid.fill_(1)
         noise = self.policy.noise(horizon, rows, generator=generator)
+        for kernel in filter(None, (self.policy.kernel, self.policy.network)):
+            kernel.weights(anew=True)
         self.parallel(lambda group: self.rollout(group, noise), range(self.args.groups))
         if self.args.normalize_returns:
             self.scale_rewards()
@@ -482,8 +522,10 @@ class Trainer:
         """Divides rewards by the root mean square, over all of the run, of their discounted sums from each
         step to the end of its episode or segment."""
         s, sums = self.segments, torch.zeros_like(self.segments.rewards[:, 0])
+        rewards = s.rewards.T.contiguous()  # [horizon, segments]
+        discounts = self.args.gamma * (1 - (s.terminals | s.truncations).T.float())
         for t in reversed(range(self.args.horizon)):
-            sums = s.rewards[:, t] + self.args.gamma * sums * (1 - (s.terminals[:, t] | s.truncations[:, t]))
+            sums = torch.addcmul(rewards[t], discounts[t], sums)
             self.return_moment[0] += sums.square().mean()
         self.return_moment[1] += self.args.horizon
         s.rewards /= (self.return_moment[0] / self.return_moment[1] + 1e-8).sqrt()
@@ -497,16 +539,14 @@ class Trainer:
         rows = env.rows(group)
         state = s.h[rows], s.c[rows]
         observations = torch.from_numpy(env.observations[rows]).to(device)
-        all_outputs = []
         cuts = []  # of every truncated episode: where it is, its last observation, the LSTM state there
         for t in range(horizon):
-            with profile("rollout forward"):
-                outputs, values, state = policy.step(observations, state)
-                drawn = policy.draw(outputs, noise[t, rows])
-                all_outputs.append(outputs)
+            with profile("rollout forward"), self.autocast():
+                drawn, logprobs, values, state = policy.play(observations, state, noise[t, rows])
             with profile("rollout copy"):
                 s.observations[rows, t] = observations
                 s.actions[rows, t] = drawn
+                s.logprobs[rows, t] = logprobs
                 s.values[rows, t] = values
                 actions = policy.actions(drawn)
             with profile("rollout environment"):
@@ -524,8 +564,7 @@ class Trainer:
                     index = torch.from_numpy(index).to(device)
                     times = torch.full_like(index, t)
                     cuts.append((index + rows.start, times, last, state[0][index], state[1][index]))
-        with profile("rollout forward"):
-            s.logprobs[rows] = policy.logprobs(torch.stack(all_outputs, 1), s.actions[rows])[0]  # all at once
+        with profile("rollout forward"), self.autocast():
             s.bootstraps[rows, -1] = policy.step(observations, state)[1]
             if cuts:
                 index, times, last, h, c = (torch.cat(part) for part in zip(*cuts, strict=True))
@@ -594,7 +633,13 @@ class Trainer:
         with profile("update copy"):
             observations, actions, old_logprobs = s.observations[index], s.actions[index], s.logprobs[index]
             old_values, state, valid = self.old_values[index], (s.h[index], s.c[index]), s.valid[index]
-        with profile("update forward"):
+        if self.policy.network:  # the same as below
+            with profile("update backward"):
+                result = self.policy.network.gradients(observations, state, actions, old_logprobs, advantages,
+                                                       targets, old_values, valid, args=args, count=samples)
+            self.profile.add(profile)
+            return result
+        with profile("update forward"), self.autocast():
             outputs, values = self.policy(observations, state)
             logprobs, entropy = self.policy.logprobs(outputs, actions)  # [segments, horizon]
             logratio = logprobs - old_logprobs
@@ -658,99 +703,6 @@ class Trainer:
         self.steps, self.updates = saved["steps"], saved["updates"]
 
 
-def load_tensors(path: Path) -> Any:
-    """What torch.save wrote; UsageError if the file is missing, cut short or something else."""
-    try:
-        saved = torch.load(path, weights_only=True, map_location="cpu")
-        if isinstance(saved, dict):
-            return saved
-        raise ValueError
-    except FileNotFoundError:
-        raise UsageError(f"there is no {path}") from None
-    except (RuntimeError, ValueError, EOFError, KeyError, OSError, pickle.UnpicklingError):
-        raise UsageError(f"{path} cannot be read: it is cut short or no file of this program") from None
-
-
-def load_policy(policy: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
-    """Puts saved weights into the policy; UsageError names the first that does not fit."""
-    own = policy.state_dict()
-    for name in own | weights:
-        there, here = (list(d[name].shape) if name in d else "absent" for d in (weights, own))
-        if there != here:
-            raise UsageError(f"{origin} holds another policy: {name} is {there} there, {here} here")
-    policy.load_state_dict(weights)
-
-
-class Run:
-    """A run folder: config.json, metrics.jsonl, checkpoint.pt, model.pt and, at the end, summary.json."""
-
-    def __init__(self, args: Args, trainer: Trainer, scores: Scores):
-        self.path, self.trainer, self.scores = Path(args.run_dir), trainer, scores
-        if not args.resume and (self.path / "checkpoint.pt").exists():
-            raise UsageError(f"--run-dir: {self.path} holds a run; --resume {self.path} goes on with it")
-        self.cost_before = 0.0  # seconds of the processes that this one goes on from
-        saved = self.read_checkpoint() if args.resume else {"metrics_bytes": 0}
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.metrics = open(self.path / "metrics.jsonl", "ab", buffering=0)  # noqa: SIM115
-            fcntl.flock(self.metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"--run-dir: another process is training in {self.path}") from None
-        except OSError as error:
-            raise UsageError(f"--run-dir: cannot write to {self.path}: {error.strerror}") from None
-        self.metrics.truncate(min(saved["metrics_bytes"], self.metrics.tell()))
-        self.began, self.first_step, self.means = time.time(), trainer.steps, scores.means()
-        versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
-        machine = {"system": " ".join(os.uname()), "cores": os.cpu_count(), "device": args.device}
-        config = {"args": dataclasses.asdict(args), "versions": versions, "machine": machine}
-        write_atomic(self.path / "config.json", json.dumps(config, indent=2).encode() + b"\n")
-        (self.path / "summary.json").unlink(missing_ok=True)
-        if not args.resume:
-            self.checkpoint()  # from here on the run can be resumed
-
-    def cost(self) -> float:
-        """Seconds of wall time from process start, over all processes of the run."""
-        return self.cost_before + time.time() - START
-
-    def log(self, record: dict[str, Any]) -> None:
-        line, end = to_json(record), self.metrics.tell()
-        if self.metrics.write(line) < len(line):  # the disk is full: no half lines
-            self.metrics.truncate(end)
-            raise OSError("no space left for a line of metrics")
-
-    def checkpoint(self) -> None:
-        os.fsync(self.metrics.fileno())
-        rest = {"scores": vars(self.scores), "metrics_bytes": self.metrics.tell(), "cost": self.cost()}
-        files = {"checkpoint.pt": self.trainer.save() | rest, "model.pt": self.trainer.policy.state_dict()}
-        for name, state in files.items():
-            buffer = io.BytesIO()  # torch.save itself hides that a disk is full
-            torch.save(state, buffer)
-            write_atomic(self.path / name, buffer.getvalue())
-
-    def read_checkpoint(self) -> dict[str, Any]:
-        """Goes back to the checkpoint: trainer, scores and cost."""
-        path, trainer = self.path / "checkpoint.pt", self.trainer
-        saved = load_tensors(path)
-        try:
-            trainer.load(saved)
-            vars(self.scores).update(saved["scores"])
-            self.cost_before, _ = saved["cost"], saved["metrics_bytes"]
-        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-            raise UsageError(f"{path} does not fit this program: {error!r}") from None
-        if trainer.steps >= trainer.args.total_timesteps:
-            raise UsageError(f"--resume: {trainer.steps:,} steps are done; raise --total-timesteps to go on")
-        return saved
-
-    def summary(self, status: str) -> dict[str, Any]:
-        """Writes summary.json, the last thing a run does, and returns it."""
-        means, steps = self.means, self.trainer.steps
-        sps = (steps - self.first_step) / (time.time() - self.began)
-        summary = {"status": status, "score": means["score"], "perf": means.get("perf"),
-                   "episodes": means["episodes"], "cost": self.cost(), "steps": steps, "sps": sps}
-        write_atomic(self.path / "summary.json", to_json(summary))
-        return summary
-
-
 EXIT_CODES = {"ok": 0, "error": 1, "diverged": 3, "interrupted": 130}
 
 
@@ -765,7 +717,7 @@ def train(args: Args) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     trainer, problem = Trainer(args), None
-    run = Run(args, trainer, Scores())
+    run = Run(args, trainer, Scores(), START)
     say(trackers.describe_start(args, trainer))
     terminal = trackers.Terminal(args)
     try:
@@ -942,7 +894,7 @@ def choose_sizes(args: Args) -> None:
     rows = args.num_envs * agents
     batch = rows * args.horizon
     if args.groups == "auto":  # on a processor, parts that stay in a core's cache
-        most = min(2 if on_gpu else rows // 256, args.num_envs, 64)
+        most = min(2 if on_gpu else rows // 512, args.num_envs, 64)
         args.groups = max((g for g in range(1, most + 1) if args.num_envs % g == 0), default=1)
     if args.num_envs % args.groups:
         raise UsageError(f"--groups: {args.groups} does not divide --num-envs {args.num_envs}")

@@ -1,13 +1,17 @@
-"""The metrics of a run: what a record holds, and where records go besides the run folder: the terminal.
+"""What is written of a run, and shown: its folder, the score, a record of metrics, the dashboard.
 
     python trackers.py RUN dashboard.svg        the dashboard of a run as a picture
 
 A tracker is made with the run's settings, gets every record of metrics.jsonl, and is closed at the end.
 """
 
+import dataclasses
+import fcntl
+import io
 import json
 import math
 import os
+import pickle
 import re
 import resource
 import shlex
@@ -20,9 +24,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 
 LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "grad_norm")
+
+
+class UsageError(Exception):
+    """What the user can mend: printed as one line, exit code 2."""
 
 
 class Profile:
@@ -302,6 +311,107 @@ def draw_dashboard(run: str, picture: str) -> None:
         console.print(dashboard(args, records[-1], [record["score"] for record in records], 88))
     svg = console.export_svg(title=f"python cleanpuffer.py --env {args.env}")
     Path(picture).write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL))
+
+
+def load_tensors(path: Path) -> Any:
+    """What torch.save wrote; UsageError if the file is missing, cut short or something else."""
+    try:
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        if isinstance(saved, dict):
+            return saved
+        raise ValueError
+    except FileNotFoundError:
+        raise UsageError(f"there is no {path}") from None
+    except (RuntimeError, ValueError, EOFError, KeyError, OSError, pickle.UnpicklingError):
+        raise UsageError(f"{path} cannot be read: it is cut short or no file of this program") from None
+
+
+def load_policy(policy: torch.nn.Module, weights: dict[str, torch.Tensor], origin: str) -> None:
+    """Puts saved weights into the policy; UsageError names the first that does not fit."""
+    own = policy.state_dict()
+    for name in own | weights:
+        there, here = (list(d[name].shape) if name in d else "absent" for d in (weights, own))
+        if there != here:
+            raise UsageError(f"{origin} holds another policy: {name} is {there} there, {here} here")
+    policy.load_state_dict(weights)
+
+
+class Run:
+    """A run folder: config.json, metrics.jsonl, checkpoint.pt, model.pt and, at the end, summary.json."""
+
+    def __init__(self, args: Any, trainer: Any, scores: Scores, started: float):
+        self.path, self.trainer, self.scores = Path(args.run_dir), trainer, scores
+        self.started = started  # when the process did, by time.time()
+        if not args.resume and (self.path / "checkpoint.pt").exists():
+            raise UsageError(f"--run-dir: {self.path} holds a run; --resume {self.path} goes on with it")
+        self.cost_before = 0.0  # seconds of the processes that this one goes on from
+        saved = self.read_checkpoint() if args.resume else {"metrics_bytes": 0}
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.metrics = open(self.path / "metrics.jsonl", "ab", buffering=0)  # noqa: SIM115
+            fcntl.flock(self.metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"--run-dir: another process is training in {self.path}") from None
+        except OSError as error:
+            raise UsageError(f"--run-dir: cannot write to {self.path}: {error.strerror}") from None
+        self.metrics.truncate(min(saved["metrics_bytes"], self.metrics.tell()))
+        self.began, self.first_step, self.means = time.time(), trainer.steps, scores.means()
+        versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
+        machine = {"system": " ".join(os.uname()), "cores": os.cpu_count(), "device": args.device}
+        config = {"args": dataclasses.asdict(args), "versions": versions, "machine": machine}
+        write_atomic(self.path / "config.json", json.dumps(config, indent=2).encode() + b"\n")
+        (self.path / "summary.json").unlink(missing_ok=True)
+        if not args.resume:
+            self.checkpoint()  # from here on the run can be resumed
+
+    def cost(self) -> float:
+        """Seconds of wall time from process start, over all processes of the run."""
+        return self.cost_before + time.time() - self.started
+
+    def log(self, record: dict[str, Any]) -> None:
+        line, end = to_json(record), self.metrics.tell()
+        if self.metrics.write(line) < len(line):  # the disk is full: no half lines
+            self.metrics.truncate(end)
+            raise OSError("no space left for a line of metrics")
+
+    def checkpoint(self) -> None:
+        os.fsync(self.metrics.fileno())
+        rest = {"scores": vars(self.scores), "metrics_bytes": self.metrics.tell(), "cost": self.cost()}
+        files = {"checkpoint.pt": self.trainer.save() | rest, "model.pt": self.trainer.policy.state_dict()}
+        for name, state in files.items():
+            buffer = io.BytesIO()  # torch.save itself hides that a disk is full
+            torch.save(state, buffer)
+            write_atomic(self.path / name, buffer.getvalue())
+
+    def read_checkpoint(self) -> dict[str, Any]:
+        """Goes back to the checkpoint: trainer, scores and cost."""
+        path, trainer = self.path / "checkpoint.pt", self.trainer
+        saved = load_tensors(path)
+        try:
+            trainer.load(saved)
+            vars(self.scores).update(saved["scores"])
+            self.cost_before, _ = saved["cost"], saved["metrics_bytes"]
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            raise UsageError(f"{path} does not fit this program: {error!r}") from None
+        if trainer.steps >= trainer.args.total_timesteps:
+            raise UsageError(f"--resume: {trainer.steps:,} steps are done; raise --total-timesteps to go on")
+        return saved
+
+    def summary(self, status: str) -> dict[str, Any]:
+        """Writes summary.json, the last thing a run does, and returns it."""
+        means, steps = self.means, self.trainer.steps
+        sps = (steps - self.first_step) / (time.time() - self.began)
+        summary = {
+            "status": status,
+            "score": means["score"],
+            "perf": means.get("perf"),
+            "episodes": means["episodes"],
+            "cost": self.cost(),
+            "steps": steps,
+            "sps": sps,
+        }
+        write_atomic(self.path / "summary.json", to_json(summary))
+        return summary
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import build
 import cleanpuffer
 import envs
 from cleanpuffer import Args, Muon, Scores, Trainer, advantages_reference, orthogonalize
+from kernels import cpu
 
 
 def make_trainer(**settings) -> Trainer:
@@ -141,14 +142,14 @@ def test_advantages_are_vtrace(settings):
     for result, want in zip(advantages_reference(*segments, *settings), expected, strict=True):
         np.testing.assert_allclose(result.numpy(), want, rtol=0, atol=1e-10 * max(1.0, np.abs(want).max()))
     single = [x.float() if x.is_floating_point() else x for x in segments]
-    for result, want in zip(cleanpuffer.load_advantages_kernel()(*single, *settings), expected, strict=True):
+    for result, want in zip(cpu.load_advantages()(*single, *settings), expected, strict=True):
         np.testing.assert_allclose(result.numpy(), want, rtol=1e-4, atol=1e-5 * max(1.0, np.abs(want).max()))
 
 
 def test_advantages_with_ratios_one_are_gae():
     segments = random_segments(seed=3)
     segments[5] = torch.ones_like(segments[5])
-    targets, advantages = cleanpuffer.load_advantages_kernel()(*segments, 0.97, 0.9, 1.0, 1.0)
+    targets, advantages = cpu.load_advantages()(*segments, 0.97, 0.9, 1.0, 1.0)
     torch.testing.assert_close(targets, segments[1] + advantages, rtol=1e-5, atol=1e-5)
 
 
@@ -156,9 +157,7 @@ def test_advantages_with_ratios_one_are_gae():
 def test_kernel_takes_any_shape(shape):
     segments = random_segments(*shape)
     expected = advantages_reference(*segments, 0.99, 0.9, 1.0, 1.0)
-    for result, want in zip(
-        cleanpuffer.load_advantages_kernel()(*segments, 0.99, 0.9, 1.0, 1.0), expected, strict=True
-    ):
+    for result, want in zip(cpu.load_advantages()(*segments, 0.99, 0.9, 1.0, 1.0), expected, strict=True):
         torch.testing.assert_close(result, want, rtol=1e-5, atol=1e-5)
 
 
@@ -255,6 +254,7 @@ def test_values_of_what_follows():
     """At cuts the value of the old episode's last observation, at the segment's end that of the next one,
     each under the LSTM state of that moment: recomputed by replaying the actions."""
     settings = {"env": "squared", "env_config": {"size": 5, "max_steps": 7}, "normalize_returns": False}
+    settings["state_reset"] = 0.0
     trainer = make_trainer(**settings, horizon=20, minibatch_size=80)
     env, policy = (
         envs.make("squared", 16, trainer.args.seed, config={"size": 5, "max_steps": 7}),

@@ -1,0 +1,1 @@
+"""Fast bodies of readable functions: cpu.py in C for processors."""

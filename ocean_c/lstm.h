@@ -1,0 +1,412 @@
+// An LSTM over whole segments and its gradients, on the CPU. The equations stand beside the readable version,
+// `lstm_reference` in kernels.py, which a test holds this one to.
+//
+// Weights are [4 hidden, inputs + hidden], as torch's two matrices side by side, so that one product takes in
+// what a step sees: z_t = (x_t, h_{t-1}). A tile of a product, ROWS rows of four vectors, stays in registers;
+// with the weights in the right order these four are the four gates of WIDE units, and the cell is finished there.
+//
+// An operand is 32 bits of a product's factors: a float or, where the processor multiplies them, two bfloat16
+// that are next to each other along the summed dimension. Sums are floats in any case.
+#ifndef LSTM_H
+#define LSTM_H
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+enum { WIDE = 16, ROWS = 4 };
+#elif defined(__AVX__)
+enum { WIDE = 8, ROWS = 2 };
+#else
+enum { WIDE = 4, ROWS = 4 };
+#endif
+enum { DEPTH = 128 }; // of a block: with 4 * WIDE columns it stays in the first cache
+
+typedef float Vector __attribute__((vector_size(WIDE * sizeof(float)), aligned(4), may_alias));
+typedef int32_t Integers __attribute__((vector_size(WIDE * sizeof(float)), aligned(4), may_alias));
+typedef float Operand;
+
+typedef struct LstmSizes {
+    int rows, horizon, inputs, hidden; // inputs and hidden are multiples of 16
+    int bfloat16;                      // two factors to an operand
+} LstmSizes;
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE Vector *at(const float *x) { return (Vector *)x; }
+
+static int lstm_has_bfloat16(void) {
+#ifdef __AVX512BF16__
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+INLINE Vector multiply_add(int bfloat16, Vector sum, Vector a, Vector b) {
+#ifdef __AVX512BF16__
+    if (bfloat16) return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#else
+    (void)bfloat16;
+#endif
+    return sum + a * b;
+}
+
+// Numbers [count] to operands [count] or, in pairs, [count / 2].
+static void to_operands(int bfloat16, int count, const float *from, Operand *to) {
+#ifdef __AVX512BF16__
+    if (bfloat16) {
+        for (int i = 0; i < count; i += 16)
+            _mm256_storeu_si256((__m256i *)(to + i / 2), (__m256i)_mm512_cvtneps_pbh((__m512)*at(from + i)));
+        return;
+    }
+#else
+    (void)bfloat16;
+#endif
+    memcpy(to, from, count * sizeof *to);
+}
+
+// Rows [rows, columns] of operands, summed over columns, to operands that are summed over rows: [rows / 2, columns].
+static void pair_rows(int64_t rows, int columns, const Operand *from, Operand *to) {
+    const uint16_t *numbers = (const uint16_t *)from;
+    uint32_t *pairs = (uint32_t *)to;
+    for (int64_t row = 0; row < rows; row += 2, numbers += 2 * columns)
+        for (int i = 0; i < columns; i++)
+            *pairs++ = numbers[i] | (row + 1 < rows ? (uint32_t)numbers[columns + i] << 16 : 0);
+}
+
+// sums [rows, vectors * WIDE] += a [rows, depth] b [depth, vectors * WIDE], in operands. a_row, a_depth, b_depth
+// are steps to the next one.
+INLINE void product_tile(int bfloat16, int rows, int vectors, int depth, const Operand *a, int64_t a_row,
+                         int64_t a_depth, const Operand *b, int64_t b_depth, Vector sums[ROWS][4]) {
+    for (int k = 0; k < depth; k++, a += a_depth, b += b_depth) {
+#pragma GCC unroll 4
+        for (int row = 0; row < rows; row++) {
+            const Vector factor = (Vector)((Integers){0} + *(const int32_t *)(a + row * a_row));
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++)
+                sums[row][v] = multiply_add(bfloat16, sums[row][v], factor, *at(b + v * WIDE));
+        }
+    }
+}
+
+INLINE void add_tile(int bfloat16, int rows, int vectors, int depth, const Operand *a, int64_t a_row,
+                     int64_t a_depth, const Operand *b, int64_t b_depth, float *c, int64_t c_row) {
+    Vector sums[ROWS][4];
+    for (int row = 0; row < rows; row++)
+        for (int v = 0; v < vectors; v++) sums[row][v] = *at(c + row * c_row + v * WIDE);
+    product_tile(bfloat16, rows, vectors, depth, a, a_row, a_depth, b, b_depth, sums);
+    for (int row = 0; row < rows; row++)
+        for (int v = 0; v < vectors; v++) *at(c + row * c_row + v * WIDE) = sums[row][v];
+}
+
+// c [rows, columns] += a [rows, depth] b [depth, columns]; columns are a multiple of WIDE.
+INLINE void add_product(int bfloat16, int rows, int columns, int64_t depth, const Operand *a, int64_t a_row,
+                        int64_t a_depth, const Operand *b, int64_t b_depth, float *c, int64_t c_row) {
+    for (int64_t from = 0; from < depth; from += DEPTH, a += DEPTH * a_depth, b += DEPTH * b_depth) {
+        const int deep = depth - from < DEPTH ? depth - from : DEPTH;
+        for (int column = 0, vectors; column < columns; column += vectors * WIDE) {
+            vectors = columns - column >= 4 * WIDE ? 4 : 1;
+            for (int row = 0, tall; row < rows; row += tall) {
+                tall = rows - row >= ROWS ? ROWS : 1;
+                const Operand *a_tile = a + row * a_row, *b_tile = b + column;
+                float *c_tile = c + row * c_row + column;
+                if (tall == ROWS && vectors == 4)
+                    add_tile(bfloat16, ROWS, 4, deep, a_tile, a_row, a_depth, b_tile, b_depth, c_tile, c_row);
+                else if (vectors == 4)
+                    add_tile(bfloat16, 1, 4, deep, a_tile, a_row, a_depth, b_tile, b_depth, c_tile, c_row);
+                else if (tall == ROWS)
+                    add_tile(bfloat16, ROWS, 1, deep, a_tile, a_row, a_depth, b_tile, b_depth, c_tile, c_row);
+                else
+                    add_tile(bfloat16, 1, 1, deep, a_tile, a_row, a_depth, b_tile, b_depth, c_tile, c_row);
+            }
+        }
+    }
+}
+
+INLINE Vector choose(Integers which, Vector yes, Vector no) {
+    return (Vector)((which & (Integers)yes) | (~which & (Integers)no));
+}
+
+// e^x to two units in the last place: 2^n times a polynomial for -ln 2 / 2 to ln 2 / 2 (Cephes' coefficients).
+INLINE Vector exponential(Vector x) {
+    const Vector most = (Vector){0} + 87;
+    x = choose(x > most, most, choose(x < -most, -most, x));
+    const Vector n = x * 1.44269504f + 12582912.0f - 12582912.0f; // to the nearest whole number
+    const Vector r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    Vector p = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    return (p * r * r + r + 1) * (Vector)((__builtin_convertvector(n, Integers) + 127) << 23);
+}
+
+INLINE Vector sigmoid(Vector x) { return 1 / (1 + exponential(-x)); }
+
+INLINE Vector hyperbolic_tangent(Vector x) { return 2 / (1 + exponential(-2 * x)) - 1; }
+
+// To packed [hidden / WIDE, 1 + (inputs + hidden) operands, 4 gates, WIDE], from operands of the weights [4 hidden,
+// inputs + hidden]; the first row is the bias.
+static void lstm_pack(const LstmSizes *sizes, const float *weights, const float *bias, Operand *operands,
+                      float *packed) {
+    const int hidden = sizes->hidden, depth = (sizes->inputs + hidden) / (1 + sizes->bfloat16);
+    to_operands(sizes->bfloat16, 4 * hidden * (sizes->inputs + hidden), weights, operands);
+    for (int unit = 0; unit < hidden; unit += WIDE)
+        for (int k = -1; k < depth; k++)
+            for (int gate = 0; gate < 4; gate++)
+                for (int j = 0; j < WIDE; j++, packed++) {
+                    const int row = gate * hidden + unit + j;
+                    memcpy(packed, k < 0 ? bias + row : operands + (int64_t)row * depth + k, sizeof *packed);
+                }
+}
+
+// WIDE units of some rows, from where they begin; gates may be null.
+INLINE void cell_tile(int bfloat16, int rows, int hidden, int depth, const Operand *z, const float *packed,
+                      const float *c_last, float *gates, float *c, float *h) {
+    Vector sums[ROWS][4];
+    for (int row = 0; row < rows; row++)
+        for (int gate = 0; gate < 4; gate++) sums[row][gate] = *at(packed + gate * WIDE);
+    product_tile(bfloat16, rows, 4, depth, z, depth, 1, packed + 4 * WIDE, 4 * WIDE, sums);
+    for (int row = 0; row < rows; row++) {
+        const Vector i = sigmoid(sums[row][0]), f = sigmoid(sums[row][1]), o = sigmoid(sums[row][3]);
+        const Vector g = hyperbolic_tangent(sums[row][2]), c_now = f * *at(c_last + row * hidden) + i * g;
+        *at(c + row * hidden) = c_now;
+        *at(h + row * hidden) = o * hyperbolic_tangent(c_now);
+        if (!gates) continue;
+        float *gate = gates + 4 * row * hidden;
+        *at(gate) = i, *at(gate + hidden) = f, *at(gate + 2 * hidden) = g, *at(gate + 3 * hidden) = o;
+    }
+}
+
+INLINE void cells(int bfloat16, const LstmSizes *sizes, const float *x, const float *h_last,
+                  const float *c_last, const float *packed, Operand *z, float *gates, float *c, float *h) {
+    const int rows = sizes->rows, inputs = sizes->inputs, hidden = sizes->hidden;
+    const int depth = (inputs + hidden) / (1 + bfloat16);
+    for (int64_t row = 0; row < rows; row++) {
+        to_operands(bfloat16, inputs, x + row * inputs, z + row * depth);
+        to_operands(bfloat16, hidden, h_last + row * hidden, z + row * depth + inputs / (1 + bfloat16));
+    }
+    for (int unit = 0; unit < hidden; unit += WIDE, packed += 4 * WIDE * (1 + depth))
+        for (int row = 0, tall; row < rows; row += tall) {
+            const int64_t at_row = (int64_t)row * hidden + unit;
+            float *gate = gates ? gates + 4 * at_row - 3 * unit : NULL;
+            tall = rows - row >= ROWS ? ROWS : 1;
+            if (tall == ROWS)
+                cell_tile(bfloat16, ROWS, hidden, depth, z + row * depth, packed, c_last + at_row, gate,
+                          c + at_row, h + at_row);
+            else
+                cell_tile(bfloat16, 1, hidden, depth, z + row * depth, packed, c_last + at_row, gate,
+                          c + at_row, h + at_row);
+        }
+}
+
+// One step: x [rows, inputs]; h_last, c_last, h, c [rows, hidden]; z [rows, inputs + hidden], in operands, and gates [rows,
+// 4, hidden], which may be null, are for the gradients.
+static void lstm_step(const LstmSizes *sizes, const float *x, const float *h_last, const float *c_last,
+                      const float *packed, Operand *z, float *gates, float *c, float *h) {
+    if (sizes->bfloat16)
+        cells(1, sizes, x, h_last, c_last, packed, z, gates, c, h);
+    else
+        cells(0, sizes, x, h_last, c_last, packed, z, gates, c, h);
+}
+
+// All steps: the same arrays with a dimension for the steps before the others, h_first and c_first [rows, hidden].
+static void lstm_forward(const LstmSizes *sizes, const float *x, const float *h_first, const float *c_first,
+                         const float *packed, Operand *z, float *gates, float *c, float *h) {
+    const int64_t step = (int64_t)sizes->rows * sizes->hidden, x_step = (int64_t)sizes->rows * sizes->inputs;
+    for (int t = 0; t < sizes->horizon; t++) {
+        const float *h_last = t ? h + (t - 1) * step : h_first, *c_last = t ? c + (t - 1) * step : c_first;
+        lstm_step(sizes, x + t * x_step, h_last, c_last, packed,
+                  z + t * (x_step + step) / (1 + sizes->bfloat16), gates ? gates + 4 * t * step : NULL,
+                  c + t * step, h + t * step);
+    }
+}
+
+INLINE void backward(int bfloat16, const LstmSizes *sizes, const float *c_first, const Operand *weights,
+                     Operand *z, const float *c, const float *dh, float *gates, Operand *dgates, float *dc,
+                     float *dz, float *dweights, float *dbias) {
+    const int rows = sizes->rows, hidden = sizes->hidden, wide = sizes->inputs + hidden;
+    const int depth = 4 * hidden / (1 + bfloat16);
+    const int64_t step = (int64_t)rows * hidden, last = sizes->horizon - 1;
+    for (int64_t t = last; t >= 0; t--) {
+        const float *c_now = c + t * step, *c_last = t ? c_now - step : c_first, *dh_now = dh + t * step;
+        const float *later = dz + (t + 1) * rows * wide + sizes->inputs; // of dz_{t+1}, its part of h_t
+        float *gate = gates + 4 * t * step;
+        Operand *dgate = dgates + t * rows * depth;
+        for (int64_t row = 0; row < rows; row++, gate += 4 * hidden) {
+            for (int j = 0; j < hidden; j += WIDE) {
+                const int64_t unit = row * hidden + j;
+                Vector *to_i = at(gate + j), *to_f = at(gate + hidden + j), *to_g = at(gate + 2 * hidden + j);
+                Vector *to_o = at(gate + 3 * hidden + j), d = *at(dh_now + unit);
+                const Vector i = *to_i, f = *to_f, g = *to_g, o = *to_o;
+                const Vector tanh_c = hyperbolic_tangent(*at(c_now + unit));
+                if (t < last) d += *at(later + row * wide + j);
+                const Vector dcell = *at(dc + unit) + d * o * (1 - tanh_c * tanh_c);
+                *to_i = dcell * g * i * (1 - i);
+                *to_f = dcell * *at(c_last + unit) * f * (1 - f);
+                *to_g = dcell * i * (1 - g * g);
+                *to_o = d * tanh_c * o * (1 - o);
+                *at(dc + unit) = dcell * f;
+            }
+            if (bfloat16) to_operands(1, 4 * hidden, gate, dgate + row * depth);
+            for (int j = 0; j < 4 * hidden; j += WIDE) *at(dbias + j) += *at(gate + j);
+        }
+        add_product(bfloat16, rows, wide, depth, dgate, depth, 1, weights, wide, dz + t * rows * wide, wide);
+    }
+    int64_t steps = (int64_t)rows * sizes->horizon;
+    if (bfloat16) { // the dimension that is summed is now that of rows and steps
+        pair_rows(steps, 4 * hidden, dgates, dgates + steps * depth);
+        pair_rows(steps, wide, z, z + steps * wide / 2);
+        dgates += steps * depth, z += steps * wide / 2, steps = (steps + 1) / 2;
+    }
+    add_product(bfloat16, 4 * hidden, wide, steps, dgates, 1, 4 * hidden, z, wide, dweights, wide);
+}
+
+// From the gradient of h, dh [horizon, rows, hidden], those of the weights [4 hidden, inputs + hidden], of the bias
+// [4 hidden] and, in dz [horizon, rows, inputs + hidden], of x. All begin as zeros, and so does dc [rows, hidden].
+// weights are operands that are summed over rows. gates become their own gradients; dgates are these as operands,
+// in float32 the same memory. With bfloat16, z and dgates have room for half as many floats more than numbers, and a row.
+static void lstm_backward(const LstmSizes *sizes, const float *c_first, const Operand *weights, Operand *z,
+                          const float *c, const float *dh, float *gates, Operand *dgates, float *dc,
+                          float *dz, float *dweights, float *dbias) {
+    if (sizes->bfloat16)
+        backward(1, sizes, c_first, weights, z, c, dh, gates, dgates, dc, dz, dweights, dbias);
+    else
+        backward(0, sizes, c_first, weights, z, c, dh, gates, dgates, dc, dz, dweights, dbias);
+}
+
+// out [rows, columns] = in [rows, depth] weights [1 + depth, columns], whose first row is the bias. in_row and out_row
+// are steps to the next row.
+static void linear(int rows, int depth, int columns, const float *in, int64_t in_row, const float *weights,
+                   float *out, int64_t out_row) {
+    for (int64_t row = 0; row < rows; row++) memcpy(out + row * out_row, weights, columns * sizeof *out);
+    add_product(0, rows, columns, depth, in, in_row, 1, weights + columns, columns, out, out_row);
+}
+
+// Adds its gradients to dweights [1 + depth, columns] from dout [rows, columns].
+static void linear_backward(int rows, int depth, int columns, const float *in, int64_t in_row,
+                            const float *dout, int64_t dout_row, float *dweights) {
+    for (int64_t row = 0; row < rows; row++)
+        for (int i = 0; i < columns; i++) dweights[i] += dout[row * dout_row + i];
+    add_product(0, depth, columns, rows, in, 1, in_row, dout, dout_row, dweights + columns, columns);
+}
+
+// A linear layer with relu, an LSTM and a linear layer: from observations [rows, horizon, numbers] to heads [rows, horizon,
+// columns]. encoder [1 + numbers, inputs] and head [1 + hidden, columns] are weights as `linear` takes them; x [horizon,
+// rows, inputs] is the LSTM's input, and the rest is as for lstm_forward.
+static void network_forward(const LstmSizes *sizes, int numbers, int columns, const float *observations,
+                            const float *encoder, const float *packed, const float *head,
+                            const float *h_first, const float *c_first, float *x, Operand *z, float *gates,
+                            float *c, float *h, float *heads) {
+    const int rows = sizes->rows, horizon = sizes->horizon, inputs = sizes->inputs, hidden = sizes->hidden;
+    const int64_t step = (int64_t)rows * hidden, x_step = (int64_t)rows * inputs;
+    for (int t = 0; t < horizon; t++, x += x_step) {
+        const float *h_last = t ? h + (t - 1) * step : h_first, *c_last = t ? c + (t - 1) * step : c_first;
+        linear(rows, numbers, inputs, observations + t * numbers, horizon * numbers, encoder, x, inputs);
+        for (int64_t i = 0; i < x_step; i++) x[i] = x[i] > 0 ? x[i] : 0;
+        lstm_step(sizes, x, h_last, c_last, packed, z + t * (x_step + step) / (1 + sizes->bfloat16),
+                  gates ? gates + 4 * t * step : NULL, c + t * step, h + t * step);
+        linear(rows, hidden, columns, h + t * step, hidden, head, heads + t * columns, horizon * columns);
+    }
+}
+
+// Its gradients: from dheads those of encoder and head, and what lstm_backward gives. head_transposed [columns, hidden] is
+// without the bias; dh is room for h's gradient and begins as zeros.
+static void network_backward(const LstmSizes *sizes, int numbers, int columns, const float *observations,
+                             const float *weights, const float *head_transposed, const float *c_first,
+                             float *x, Operand *z, float *gates, const float *c, const float *h,
+                             const float *dheads, Operand *dgates, float *dh, float *dc, float *dz,
+                             float *dencoder, float *dweights, float *dbias, float *dhead) {
+    const int rows = sizes->rows, horizon = sizes->horizon, inputs = sizes->inputs, hidden = sizes->hidden;
+    const int64_t step = (int64_t)rows * hidden, x_step = (int64_t)rows * inputs,
+                  row_step = (int64_t)horizon * columns;
+    for (int t = 0; t < horizon; t++) {
+        const float *dheads_now = dheads + t * columns;
+        linear_backward(rows, hidden, columns, h + t * step, hidden, dheads_now, row_step, dhead);
+        add_product(0, rows, hidden, columns, dheads_now, row_step, 1, head_transposed, hidden, dh + t * step,
+                    hidden);
+    }
+    lstm_backward(sizes, c_first, weights, z, c, dh, gates, dgates, dc, dz, dweights, dbias);
+    for (int t = 0; t < horizon; t++, x += x_step, dz += x_step + step) {
+        for (int64_t row = 0; row < rows; row++)
+            for (int i = 0; i < inputs; i++) // relu passes what was above 0; x becomes its own gradient
+                x[row * inputs + i] = x[row * inputs + i] > 0 ? dz[row * (inputs + hidden) + i] : 0;
+        linear_backward(rows, numbers, inputs, observations + t * numbers, horizon * numbers, x, inputs,
+                        dencoder);
+    }
+}
+
+// Powers of logits over the largest, to room for `columns`; the logarithm of their sum over `actions`.
+INLINE float log_sum_exp(int actions, int columns, const float *logits, float *most, float *powers) {
+    float sum = 0;
+    *most = logits[0];
+    for (int j = 1; j < actions; j++) *most = logits[j] > *most ? logits[j] : *most;
+    for (int j = 0; j < columns; j += WIDE) *at(powers + j) = exponential(*at(logits + j) - *most);
+    for (int j = 0; j < actions; j++) sum += powers[j];
+    return logf(sum);
+}
+
+// Actions drawn [rows], those with the largest of logits + noise [rows, actions], and their log-probabilities; heads [rows,
+// columns] begin with the logits.
+static void draw_actions(int rows, int actions, int columns, const float *heads, const float *noise,
+                         int64_t *drawn, float *logprobs) {
+    float most, powers[columns];
+    for (int row = 0; row < rows; row++, heads += columns, noise += actions) {
+        int best = 0;
+        for (int j = 1; j < actions; j++)
+            if (heads[j] + noise[j] > heads[best] + noise[best]) best = j;
+        const float normalizer = log_sum_exp(actions, columns, heads, &most, powers);
+        drawn[row] = best, logprobs[row] = heads[best] - most - normalizer;
+    }
+}
+
+typedef struct PpoSettings {
+    float clip_coef, vf_coef, vf_clip_coef, ent_coef, samples;
+    int actions, columns;
+} PpoSettings;
+
+// The loss of `Trainer.gradients` for `count` samples: its gradient by heads [count, columns], the sums of its five statistics
+// over samples, and the ratios. dheads begins as zeros.
+static void ppo(int count, PpoSettings settings, const float *heads, const int64_t *drawn,
+                const float *old_logprobs, const float *advantages, const float *targets,
+                const float *old_values, const float *valid, float *dheads, float *ratios, double *stats) {
+    const int actions = settings.actions, columns = settings.columns;
+    const float clip = settings.clip_coef, vf_clip = settings.vf_clip_coef;
+    float most, probabilities[columns];
+    for (int i = 0; i < count; i++, heads += columns, dheads += columns) {
+        const float normalizer = log_sum_exp(actions, columns, heads, &most, probabilities);
+        const float inverse = expf(-normalizer);
+        float entropy = normalizer;
+        for (int j = 0; j < actions; j++) {
+            probabilities[j] *= inverse;
+            entropy -= probabilities[j] * (heads[j] - most);
+        }
+        const float logratio = heads[drawn[i]] - most - normalizer - old_logprobs[i], ratio = expf(logratio);
+        const float advantage = advantages[i], low = 1 - clip, high = 1 + clip;
+        const float clipped = ratio < low ? low : ratio > high ? high : ratio;
+        const float plain = advantage * ratio, bounded = advantage * clipped;
+        const float scale = valid[i] / settings.samples;
+        const float dlogprob = plain <= bounded ? -scale * plain : 0; // where they are equal, the same
+        for (int j = 0; j < actions; j++) {
+            const float logprob = heads[j] - most - normalizer;
+            dheads[j] = settings.ent_coef * scale * probabilities[j] * (logprob + entropy) +
+                        dlogprob * ((j == drawn[i]) - probabilities[j]);
+        }
+        const float value = heads[actions], error = value - targets[i], moved = value - old_values[i];
+        const int far = vf_clip > 0 && (moved < -vf_clip || moved > vf_clip);
+        const float near_error = old_values[i] + (moved < 0 ? -vf_clip : vf_clip) - targets[i];
+        const int bound = far && near_error * near_error > error * error;
+        dheads[actions] =
+            bound ? 0 : settings.vf_coef * scale * error; // beyond the bound nothing moves the value
+        ratios[i] = ratio;
+        stats[0] -= valid[i] * (plain < bounded ? plain : bounded);
+        stats[1] += valid[i] * 0.5f * (bound ? near_error * near_error : error * error);
+        stats[2] += valid[i] * entropy;
+        stats[3] += valid[i] * (ratio - 1 - logratio);
+        stats[4] += valid[i] * (ratio > high || ratio < low);
+    }
+}
+
+#endif

@@ -1,0 +1,149 @@
+"""The kernels in C against what they are fast versions of."""
+
+import itertools
+
+import pytest
+import torch
+
+import cleanpuffer
+from cleanpuffer import Args, Trainer
+from kernels import cpu
+
+SIZES = list(itertools.product((16, 48, 128), ((1, 1), (5, 7), (9, 16))))  # hidden, (rows, horizon)
+PRECISIONS = pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
+
+
+def module(hidden: int) -> torch.nn.LSTM:
+    torch.manual_seed(hidden)
+    lstm = torch.nn.LSTM(hidden, hidden, batch_first=True)
+    for parameter in lstm.parameters():
+        torch.nn.init.normal_(parameter, 0, 2 / hidden**0.5)  # gates from shut to open
+    return lstm
+
+
+def needs(lstm: cpu.Kernel, bfloat16: bool) -> None:
+    if bfloat16 and not lstm.lib.lstm_has_bfloat16():
+        pytest.skip("this processor has no products of bfloat16")
+
+
+def make_trainer(**settings) -> Trainer:
+    args = Args(**({"num_envs": 16, "horizon": 16, "minibatch_size": 64, "num_threads": 1} | settings))
+    cleanpuffer.choose_sizes(args)
+    return Trainer(args)
+
+
+def test_the_reference_is_an_lstm():
+    lstm = module(16).double()
+    x, state = torch.randn(3, 5, 16).double(), torch.randn(2, 3, 16).double()
+    w_ih, w_hh, b_ih, b_hh = lstm.all_weights[0]
+    h, last = cpu.lstm_reference(x, tuple(state), torch.cat((w_ih, w_hh), 1), b_ih + b_hh)
+    want, wanted_last = lstm(x, (state[:1], state[1:]))
+    torch.testing.assert_close(h, want)
+    torch.testing.assert_close(torch.stack(last), torch.cat(wanted_last))
+
+
+@PRECISIONS
+@pytest.mark.parametrize(("hidden", "shape"), SIZES)
+def test_lstm(hidden, shape, bfloat16):
+    """Outputs, last state and all gradients equal the reference's in float64, to rounding: 24 bits of float32
+    over sums of 256, or 8 bits of bfloat16."""
+    lstm = module(hidden)
+    kernel = cpu.LSTM(lstm, bfloat16)
+    needs(kernel, bfloat16)
+    x, state = torch.randn(*shape, hidden, requires_grad=True), tuple(torch.randn(2, shape[0], hidden))
+    d = torch.randn(*shape, hidden)
+    h, last = kernel(x, state)
+    gradients = torch.autograd.grad((h * d).sum(), [x, *lstm.parameters()])
+    with torch.no_grad():
+        again, _ = kernel(x, state)
+    assert torch.equal(again, h)  # with gradients or without
+
+    w_ih, w_hh, b_ih, b_hh = (p.double() for p in lstm.all_weights[0])
+    wanted, wanted_last = cpu.lstm_reference(
+        x.double(), tuple(part.double() for part in state), torch.cat((w_ih, w_hh), 1), b_ih + b_hh
+    )
+    wanted_gradients = torch.autograd.grad((wanted * d).sum(), [x, *lstm.parameters()])
+    tolerance = 0.02 if bfloat16 else 1e-5
+    for got, want in zip((h, *last, *gradients), (wanted, *wanted_last, *wanted_gradients), strict=True):
+        assert (got - want).norm() <= tolerance * want.norm()
+
+
+def test_sigmoids_at_their_ends():
+    """Gates far beyond what float32 resolves are 0 or 1, and nothing overflows."""
+    lstm = module(16)
+    for scale in (1e3, -1e3):
+        torch.nn.init.constant_(lstm.bias_ih_l0, scale)
+        h, (_, c) = cpu.LSTM(lstm)(torch.zeros(4, 3, 16), (torch.zeros(4, 16), torch.ones(4, 16)))
+        want = [[0.9640276, 0.9950548, 0.9993293] if scale > 0 else [0.0] * 3] * 4  # tanh of 2, 3 and 4
+        torch.testing.assert_close(h[:, :, 0], torch.tensor(want))
+        assert torch.isfinite(c).all()
+
+
+def test_changed_weights_are_noticed():
+    lstm = module(16)
+    kernel, x, state = cpu.LSTM(lstm), torch.randn(2, 1, 16), tuple(torch.zeros(2, 2, 16))
+    with torch.no_grad():
+        before = kernel(x, state)[0]
+        lstm.weight_hh_l0 += 1
+        lstm.bias_hh_l0 += 1
+        after = kernel(x, state)[0]
+        assert not torch.allclose(before, after)
+        lstm.bias_hh_l0.data -= 1  # which torch does not count
+        kernel.weights(anew=True)
+        assert not torch.allclose(after, kernel(x, state)[0])
+
+
+@PRECISIONS
+@pytest.mark.parametrize("settings", [{}, {"vf_clip_coef": 0.0, "clip_coef": 0.0}, {"ent_coef": -0.5}])
+@pytest.mark.parametrize("env", ["pong", "memory", "bandit", "snake"])
+def test_network(env, settings, bfloat16):
+    """Playing, gradients, losses, values and ratios are those of Policy and Trainer.gradients."""
+    trainer = make_trainer(env=env, **settings)
+    policy, s = trainer.policy, trainer.segments
+    cpu.speed_up(policy, bfloat16)
+    kernel, network = policy.kernel, policy.network
+    needs(network, bfloat16)
+    trainer.collect()
+    s.logprobs += 0.3 * torch.randn_like(s.logprobs)  # ratios on both sides of the clip
+    s.valid[::3] = 0
+    trainer.old_values = s.values + 0.5 * torch.randn_like(s.values)
+    index, made_up = torch.tensor([3, 0, 3, 9, 15]), torch.randn(2, 5, 16)
+    rows, noise = slice(3, 14), policy.noise(11, generator=trainer.generator)
+    observations, state = s.observations[rows, 0], (s.h[rows] + 0.5, s.c[rows] - 0.5)
+    results = []
+    for policy.network, policy.kernel in ((None, None), (network, kernel)):
+        with torch.no_grad():
+            drawn, logprobs, values, last = policy.play(observations, state, noise)
+        gradients, *rest = trainer.gradients(index, *made_up, 80)
+        results.append((drawn.float(), logprobs, values, *last, *gradients, *rest))
+    for want, got in zip(*results, strict=True):
+        assert (got - want).norm() <= (0.05 if bfloat16 else 1e-5) * want.norm() + 1e-7
+
+
+def test_policies_that_the_network_is_not_for():
+    for settings in ({"env": "connect4"}, {"env": "cartpole", "normalize_observations": True}):
+        policy = make_trainer(**settings).policy
+        assert policy.kernel and not policy.network
+    for settings in ({"recurrent": "none"}, {"hidden_size": 24}):
+        policy = make_trainer(**settings).policy
+        assert not policy.kernel and not policy.network
+
+
+def test_an_edited_trainer_is_not_overruled(monkeypatch, capsys):
+    """Whoever changes the policy or the loss gets what they wrote, and is told."""
+    assert make_trainer().policy.network and not capsys.readouterr().out
+    heads, logprobs = cleanpuffer.Policy.heads, cleanpuffer.Policy.logprobs
+
+    def scaled(self, x, observations):
+        outputs, values = heads(self, x, observations)
+        return outputs * 1.1, values
+
+    def tempered(self, outputs, drawn):
+        value, entropy = logprobs(self, outputs, drawn)
+        return value, 1.2 * entropy
+
+    for name, edited in (("heads", scaled), ("logprobs", tempered)):
+        with monkeypatch.context() as changed:
+            changed.setattr(cleanpuffer.Policy, name, edited)
+            assert make_trainer(ent_coef=1.0).policy.network is None
+            assert "torch takes over" in capsys.readouterr().out
