@@ -29,14 +29,11 @@ def keep_freed_memory() -> None:
 
 def load_advantages() -> Callable[..., tuple[Tensor, Tensor]]:
     """`advantages_reference` in C, for contiguous CPU tensors; terminals and truncations are bytes."""
-    module = build.load(
-        "advantage",
-        """
+    module = build.load("advantage", """
         typedef struct { float gamma, gae_lambda, rho_clip, c_clip; } AdvantageSettings;
         void advantages(int segments, int horizon, const float *rewards, const float *values,
                         const float *bootstraps, const uint8_t *terminals, const uint8_t *truncations,
-                        const float *ratios, AdvantageSettings, float *targets, float *advantages);""",
-    )
+                        const float *ratios, AdvantageSettings, float *targets, float *advantages);""")
     ffi, kinds = module.ffi, ("float *",) * 3 + ("uint8_t *",) * 2 + ("float *",) * 3
 
     def advantages_c(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -87,14 +84,13 @@ class Kernel:
     def call(self, name: str, *arguments: Any) -> None:
         """A C function with pointers where tensors are, and a null pointer where None is."""
         kinds = {torch.float32: "float *", torch.int64: "int64_t *"}
-        pointers = [
-            self.ffi.cast(kinds[x.dtype], x.data_ptr())
-            if isinstance(x, Tensor)
-            else self.ffi.NULL
-            if x is None
-            else x
-            for x in arguments
-        ]
+
+        def value(x: Any) -> Any:
+            if isinstance(x, Tensor):
+                return self.ffi.cast(kinds[x.dtype], x.data_ptr())
+            return self.ffi.NULL if x is None else x
+
+        pointers = [value(x) for x in arguments]
         getattr(self.lib, name)(*pointers)  # while `arguments` keeps the tensors alive
 
     def __call__(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -171,21 +167,8 @@ class LSTM(Kernel):
     def backward(self, dh: Tensor, weights: Tensor, c_first: Tensor, z: Tensor, gates: Tensor, c: Tensor):
         shape, dh = dh.shape[:2], dh.transpose(0, 1).contiguous()
         dgates, dc, dz, dweights, dbias = self.gradients(*shape, gates)
-        self.call(
-            "lstm_backward",
-            self.sizes(*shape),
-            c_first,
-            weights,
-            z,
-            c,
-            dh,
-            gates,
-            dgates,
-            dc,
-            dz,
-            dweights,
-            dbias,
-        )
+        self.call("lstm_backward", self.sizes(*shape), c_first, weights, z, c, dh, gates, dgates, dc, dz,
+                  dweights, dbias)
         return dz[..., : self.inputs].transpose(0, 1), *self.split(dweights, dbias)
 
 
@@ -197,6 +180,8 @@ class Network(Kernel):
     def __init__(self, policy: Any, bfloat16: bool = False):
         super().__init__([policy.encoder, policy.lstm, policy.actor, policy.critic], bfloat16)
         self.lstm, self.scale, self.outputs = LSTM(policy.lstm, bfloat16), policy.scale, policy.outputs
+        mask = policy.action_mask
+        self.mask = (0, 0) if mask is None else (mask.start or 0, policy.outputs)  # its start, its length
         self.numbers, self.columns = policy.encoder.in_features, -(-(policy.outputs + 1) // 16) * 16
 
     def arrange(self, *parameters: Tensor) -> tuple[Tensor, ...]:
@@ -215,24 +200,8 @@ class Network(Kernel):
         encoder, head, transposed, packed, weights = self.weights(anew=keep)
         x, heads = torch.empty(horizon, rows, self.lstm.inputs), torch.empty(*shape, self.columns)
         z, gates, c, h = self.lstm.room(*shape, keep)
-        self.call(
-            "network_forward",
-            self.lstm.sizes(*shape),
-            self.numbers,
-            self.columns,
-            observations,
-            encoder,
-            packed,
-            head,
-            h_first,
-            c_first,
-            x,
-            z,
-            gates,
-            c,
-            h,
-            heads,
-        )
+        self.call("network_forward", self.lstm.sizes(*shape), self.numbers, self.columns, *self.mask,
+                  observations, encoder, packed, head, h_first, c_first, x, z, gates, c, h, heads)
         return heads, (h[-1], c[-1]), (observations, weights, transposed, c_first, x, z, gates, c, h)
 
     def backward(self, dheads: Tensor, *kept: Tensor) -> tuple:
@@ -240,33 +209,11 @@ class Network(Kernel):
         dgates, dc, dz, dweights, dbias = self.lstm.gradients(*shape, gates)
         dencoder = torch.zeros(1 + self.numbers, self.lstm.inputs)
         dhead, dh = torch.zeros(1 + self.lstm.hidden, self.columns), torch.zeros_like(h)
-        self.call(
-            "network_backward",
-            self.lstm.sizes(*shape),
-            self.numbers,
-            self.columns,
-            *kept,
-            dheads,
-            dgates,
-            dh,
-            dc,
-            dz,
-            dencoder,
-            dweights,
-            dbias,
-            dhead,
-        )
+        self.call("network_backward", self.lstm.sizes(*shape), self.numbers, self.columns, *kept, dheads,
+                  dgates, dh, dc, dz, dencoder, dweights, dbias, dhead)
         actor, critic = dhead[:, : self.outputs], dhead[:, self.outputs]
-        return (
-            None,
-            dencoder[1:].T * self.scale,
-            dencoder[0],
-            *self.lstm.split(dweights, dbias),
-            actor[1:].T,
-            actor[0],
-            critic[1:].unsqueeze(0),
-            critic[:1],
-        )
+        return (None, dencoder[1:].T * self.scale, dencoder[0], *self.lstm.split(dweights, dbias),
+                actor[1:].T, actor[0], critic[1:].unsqueeze(0), critic[:1])
 
     @torch.no_grad()
     def gradients(self, observations: Tensor, state: State, *samples: Tensor, args: Any, count: int) -> tuple:
@@ -298,8 +245,7 @@ def speed_up(policy: Any, bfloat16: bool) -> None:
     policy.kernel = LSTM(policy.lstm, bfloat16)
     if bfloat16 and not policy.kernel.lib.lstm_has_bfloat16():
         raise ValueError("bfloat16 needs a processor with AVX512_BF16, or a GPU; float32 works here")
-    special = policy.continuous or policy.action_mask is not None or policy.normalizer is not None
-    if isinstance(policy.encoder, nn.Linear) and not special:
+    if isinstance(policy.encoder, nn.Linear) and not policy.continuous and policy.normalizer is None:
         policy.network = Network(policy, bfloat16)
 
 
@@ -317,10 +263,10 @@ void lstm_forward(const LstmSizes *, const float *x, const float *h_first, const
 void lstm_backward(const LstmSizes *, const float *c_first, const float *weights, float *z, const float *c,
                    const float *dh, float *gates, float *dgates, float *dc, float *dz, float *dweights,
                    float *dbias);
-void network_forward(const LstmSizes *, int numbers, int columns, const float *observations,
-                     const float *encoder, const float *packed, const float *head, const float *h_first,
-                     const float *c_first, float *x, float *z, float *gates, float *c, float *h,
-                     float *heads);
+void network_forward(const LstmSizes *, int numbers, int columns, int mask, int masks,
+                     const float *observations, const float *encoder, const float *packed, const float *head,
+                     const float *h_first, const float *c_first, float *x, float *z, float *gates, float *c,
+                     float *h, float *heads);
 void network_backward(const LstmSizes *, int numbers, int columns, const float *observations,
                       const float *weights, const float *head_transposed, const float *c_first, float *x,
                       float *z, float *gates, const float *c, const float *h, const float *dheads,

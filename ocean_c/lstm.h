@@ -295,11 +295,12 @@ static void linear_backward(int rows, int depth, int columns, const float *in, i
 
 // A linear layer with relu, an LSTM and a linear layer: from observations [rows, horizon, numbers] to heads [rows, horizon,
 // columns]. encoder [1 + numbers, inputs] and head [1 + hidden, columns] are weights as `linear` takes them; x [horizon,
-// rows, inputs] is the LSTM's input, and the rest is as for lstm_forward.
-static void network_forward(const LstmSizes *sizes, int numbers, int columns, const float *observations,
-                            const float *encoder, const float *packed, const float *head,
-                            const float *h_first, const float *c_first, float *x, Operand *z, float *gates,
-                            float *c, float *h, float *heads) {
+// rows, inputs] is the LSTM's input, and the rest is as for lstm_forward. Where the observation has a 0 among its `masks`
+// numbers from `mask` on, the head of that index is -1e9.
+static void network_forward(const LstmSizes *sizes, int numbers, int columns, int mask, int masks,
+                            const float *observations, const float *encoder, const float *packed,
+                            const float *head, const float *h_first, const float *c_first, float *x,
+                            Operand *z, float *gates, float *c, float *h, float *heads) {
     const int rows = sizes->rows, horizon = sizes->horizon, inputs = sizes->inputs, hidden = sizes->hidden;
     const int64_t step = (int64_t)rows * hidden, x_step = (int64_t)rows * inputs;
     for (int t = 0; t < horizon; t++, x += x_step) {
@@ -309,6 +310,10 @@ static void network_forward(const LstmSizes *sizes, int numbers, int columns, co
         lstm_step(sizes, x, h_last, c_last, packed, z + t * (x_step + step) / (1 + sizes->bfloat16),
                   gates ? gates + 4 * t * step : NULL, c + t * step, h + t * step);
         linear(rows, hidden, columns, h + t * step, hidden, head, heads + t * columns, horizon * columns);
+        for (int64_t row = 0; row < rows; row++)
+            for (int i = 0; i < masks; i++)
+                if (observations[(row * horizon + t) * numbers + mask + i] == 0)
+                    heads[(row * horizon + t) * columns + i] = -1e9f;
     }
 }
 
