@@ -3,6 +3,8 @@
     python benchmarks/train.py                                 pong, LSTM of width 32 and 128, two threads
     python benchmarks/train.py --widths 128 --threads 1 2      settings are measured in turns, in one process
     python benchmarks/train.py --busy                          also beside a process that keeps a core busy
+    python benchmarks/train.py --precisions float32 bfloat16   products in either
+    python benchmarks/train.py --costs                         a step's cost against copies, width, horizon
 
 A step costs 2 operations a weight to play and 6 to train (Kaplan et al. 2020, section 2.1). Their rate is
 compared with that of 1024 x 1024 float32 matrix products on as many threads, measured in turns with it.
@@ -10,6 +12,7 @@ compared with that of 1024 x 1024 float32 matrix products on as many threads, me
 
 import argparse
 import concurrent.futures
+import itertools
 import statistics
 import subprocess
 import sys
@@ -59,6 +62,35 @@ def steps_per_second(trainer: cleanpuffer.Trainer, seconds: float) -> float:
     return (trainer.steps - first) / (time.perf_counter() - began)
 
 
+def measure_costs(options: argparse.Namespace) -> None:
+    """Nanoseconds a step against copies, width and horizon, the others at 512, 32 and 64; minibatches are an
+    eighth of the batch. Where cost grows in proportion, a row is level."""
+    table = {
+        "copies": [["--num-envs", str(n)] for n in (64, 256, 512, 1024, 4096, 16384)],
+        "width": [["--hidden-size", str(n)] for n in (16, 32, 64, 128, 256, 512)],
+        "horizon": [["--horizon", str(n)] for n in (8, 16, 32, 64, 128, 256)],
+    }
+    base = ["--env", options.env, "--num-envs", "512", "--hidden-size", "32", "--horizon", "64"]
+    base += ["--num-threads", str(options.threads[0]), "--precision", options.precisions[0]]
+    for name, settings in table.items():
+        trainers = []
+        for setting in settings:
+            sizes = dict(zip(base[::2], base[1::2], strict=True)) | dict([setting])
+            batch = int(sizes["--num-envs"]) * int(sizes["--horizon"])
+            trainers.append(make_trainer([*base, *setting, "--minibatch-size", str(batch // 8)]))
+        rates = [[] for _ in settings]
+        for _ in range(options.repeats):
+            for trainer, own in zip(trainers, rates, strict=True):
+                own.append(steps_per_second(trainer, options.seconds / 2))
+        costs = [1e9 / statistics.median(own) for own in rates]
+        weights = [sum(p.numel() for p in trainer.parameters) for trainer in trainers]
+        print(f"\n| {name} | " + " | ".join(value for _, value in settings) + " |")
+        print("|---" * (1 + len(settings)) + "|")
+        print("| ns a step | " + " | ".join(f"{cost:,.0f}" for cost in costs) + " |")
+        rows = (f"{8 * count / cost:.0f}" for count, cost in zip(weights, costs, strict=True))
+        print("| Gop/s | " + " | ".join(rows) + " |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -66,6 +98,8 @@ def main() -> None:
     parser.add_argument("--env", default="pong")
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 128])
     parser.add_argument("--threads", type=int, nargs="+", default=[2])
+    parser.add_argument("--precisions", nargs="+", default=["float32"], help="float32, bfloat16")
+    parser.add_argument("--costs", action="store_true", help="cost against copies, width and horizon instead")
     parser.add_argument("--num-envs", type=int, default=1024)
     parser.add_argument("--minibatch-size", type=int, default=8192)
     parser.add_argument("--repeats", type=int, default=7)
@@ -73,17 +107,21 @@ def main() -> None:
     parser.add_argument("--busy", action="store_true", help="also beside a busy process")
     options = parser.parse_args()
 
-    settings = [(width, threads) for width in options.widths for threads in options.threads]
+    if options.costs:
+        return measure_costs(options)
+    settings = list(itertools.product(options.widths, options.precisions, options.threads))
     sizes = ["--num-envs", str(options.num_envs), "--minibatch-size", str(options.minibatch_size)]
     trainers = [
         make_trainer(
-            ["--env", options.env, "--hidden-size", str(width), "--num-threads", str(threads), *sizes]
+            ["--env", options.env, "--hidden-size", str(width), "--precision", precision]
+            + ["--num-threads", str(threads)]
+            + sizes
         )
-        for width, threads in settings
+        for width, precision, threads in settings
     ]
     rates, busy_rates, products = ([[] for _ in settings] for _ in range(3))
     for _ in range(options.repeats):
-        for i, (_, threads) in enumerate(settings):
+        for i, (_, _, threads) in enumerate(settings):
             products[i].append(matrix_product_rate(threads))
             rates[i].append(steps_per_second(trainers[i], options.seconds))
             if options.busy:
@@ -94,30 +132,31 @@ def main() -> None:
                     neighbour.kill()
                     neighbour.wait()
 
-    print(f"{options.env}, {options.num_envs} copies, minibatch {options.minibatch_size}, float32\n")
+    print(f"{options.env}, {options.num_envs} copies, minibatch {options.minibatch_size}\n")
     columns = (
         "width",
+        "precision",
         "threads",
         "steps/s (lowest, highest)",
         "of the matrix-product rate",
         "beside a busy process",
     )
     print(f"| {' | '.join(columns)} |")
-    print("|---|---|---|---|---|")
-    for i, (width, threads) in enumerate(settings):
+    print("|---|---|---|---|---|---|")
+    for i, (width, precision, threads) in enumerate(settings):
         rate, product = statistics.median(rates[i]), statistics.median(products[i])
         spread = f"{min(rates[i]):,.0f}, {max(rates[i]):,.0f}"
         weights = sum(p.numel() for p in trainers[i].parameters)
         busy = f"{statistics.median(busy_rates[i]) / rate:.0%}" if options.busy else "-"
         print(
-            f"| {width} | {threads} | {rate:,.0f} ({spread}) "
+            f"| {width} | {precision} | {threads} | {rate:,.0f} ({spread}) "
             f"| {8 * weights * rate / product:.0%} of {product / 1e9:.0f} Gop/s | {busy} |"
         )
-    print("\n| width | threads | " + " | ".join(cleanpuffer.Profile.PHASES) + " |")
-    print("|" + "---|" * (2 + len(cleanpuffer.Profile.PHASES)))
-    for (width, threads), trainer in zip(settings, trainers, strict=True):
+    print("\n| width | precision | threads | " + " | ".join(cleanpuffer.Profile.PHASES) + " |")
+    print("|" + "---|" * (3 + len(cleanpuffer.Profile.PHASES)))
+    for (width, precision, threads), trainer in zip(settings, trainers, strict=True):
         print(
-            f"| {width} | {threads} | "
+            f"| {width} | {precision} | {threads} | "
             + " | ".join(f"{s:.0%}" for s in trainer.profile.shares().values())
             + " |"
         )
