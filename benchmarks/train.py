@@ -110,12 +110,11 @@ def main() -> None:
     if options.costs:
         return measure_costs(options)
     settings = list(itertools.product(options.widths, options.precisions, options.threads))
-    sizes = ["--num-envs", str(options.num_envs), "--minibatch-size", str(options.minibatch_size)]
+    sizes = ["--env", options.env, "--num-envs", str(options.num_envs)]
+    sizes += ["--minibatch-size", str(options.minibatch_size)]
     trainers = [
         make_trainer(
-            ["--env", options.env, "--hidden-size", str(width), "--precision", precision]
-            + ["--num-threads", str(threads)]
-            + sizes
+            [*sizes, "--hidden-size", str(width), "--precision", precision, "--num-threads", str(threads)]
         )
         for width, precision, threads in settings
     ]
