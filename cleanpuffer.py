@@ -428,7 +428,8 @@ class Trainer:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.precision != "float32"
         cpu.keep_freed_memory()
         self.pool = ThreadPoolExecutor(args.num_threads, initializer=torch.set_num_threads, initargs=(1,))
-        self.shard = 2**40 if on_gpu else max(1, 4096 // args.horizon)  # segments that stay in a core's cache
+        shard = min(4096, max(2048, args.minibatch_size // 4))  # steps: fewer are handed out too often
+        self.shard = 2**40 if on_gpu else max(1, shard // args.horizon)  # segments
         try:
             self.env = env = envs.make(args.env, args.num_envs, args.seed, args.env_threads, args.groups,
                                        args.env_config, pin_memory=on_gpu)
