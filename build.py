@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent
 SOURCES = ROOT / "ocean_c"
 COMPILED = ROOT / ".compiled"
 SHARED = ("env.h", "vec.h", "rng.h", "draw.h")
-LIBRARIES = ("advantage.h", "lstm.h")  # C that is no environment; its users give load() the declarations
+LIBRARIES = ("advantage.h", "network.h")  # C that is no environment; its users give load() the declarations
 
 WARNINGS = ["-std=gnu11", "-Wall", "-Wextra", "-Werror"]
 FAST = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"]

@@ -631,15 +631,15 @@ class Trainer:
         Advantages come normalised and weighted. Also returns the part of the losses, new values and ratios.
         """
         args, s, profile = self.args, self.segments, Profile()
+        if self.policy.network:  # the same as below
+            with profile("update backward"):
+                result = self.policy.network.gradients(s, self.old_values, index, advantages, targets, args,
+                                                       samples)
+            self.profile.add(profile)
+            return result
         with profile("update copy"):
             observations, actions, old_logprobs = s.observations[index], s.actions[index], s.logprobs[index]
             old_values, state, valid = self.old_values[index], (s.h[index], s.c[index]), s.valid[index]
-        if self.policy.network:  # the same as below
-            with profile("update backward"):
-                result = self.policy.network.gradients(observations, state, actions, old_logprobs, advantages,
-                                                       targets, old_values, valid, args=args, count=samples)
-            self.profile.add(profile)
-            return result
         with profile("update forward"), self.autocast():
             outputs, values = self.policy(observations, state)
             logprobs, entropy = self.policy.logprobs(outputs, actions)  # [segments, horizon]

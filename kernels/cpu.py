@@ -69,7 +69,7 @@ class Kernel:
     def __init__(self, modules: list[nn.Module], bfloat16: bool):
         self.parameters = [p for module in modules for p in module.parameters()]
         self.bfloat16, self.versions = bfloat16, None
-        library = build.load("lstm", DECLARATIONS)
+        library = build.load("network", DECLARATIONS)
         self.ffi, self.lib = library.ffi, library.lib
 
     def weights(self, anew: bool = False) -> tuple[Tensor, ...]:
@@ -83,15 +83,12 @@ class Kernel:
 
     def call(self, name: str, *arguments: Any) -> None:
         """A C function with pointers where tensors are, and a null pointer where None is."""
-        kinds = {torch.float32: "float *", torch.int64: "int64_t *"}
+        getattr(self.lib, name)(*(self.pointer(x) for x in arguments))  # which keep the tensors alive
 
-        def value(x: Any) -> Any:
-            if isinstance(x, Tensor):
-                return self.ffi.cast(kinds[x.dtype], x.data_ptr())
-            return self.ffi.NULL if x is None else x
-
-        pointers = [value(x) for x in arguments]
-        getattr(self.lib, name)(*pointers)  # while `arguments` keeps the tensors alive
+    def pointer(self, x: Any) -> Any:
+        if isinstance(x, Tensor):
+            return self.ffi.cast("int64_t *" if x.dtype == torch.int64 else "float *", x.data_ptr())
+        return self.ffi.NULL if x is None else x
 
     def __call__(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """What is computed from x [segments, horizon, …] and the state before it, and the last state. The
@@ -139,102 +136,78 @@ class LSTM(Kernel):
             self.call("pair_rows", 2 * len(weights), weights.shape[1], operands, weights)
         return packed, weights
 
-    def room(self, rows: int, horizon: int, keep: bool) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        """For z (and to pair an odd number of rows of it), gates, c and h."""
-        c, h = torch.empty(2, horizon, rows, self.hidden)
-        gates = torch.empty(horizon, rows, 4 * self.hidden) if keep else None
-        return torch.empty(rows * horizon + 1, self.inputs + self.hidden), gates, c, h
-
-    def gradients(self, rows: int, horizon: int, gates: Tensor) -> tuple[Tensor, ...]:
-        """Room for dgates, and dc, dz, dweights and dbias, which begin as zeros."""
-        wide, four = self.inputs + self.hidden, 4 * self.hidden
-        dgates = torch.empty(rows * horizon + 1, four) if self.bfloat16 else gates
-        shapes = (rows, self.hidden), (horizon, rows, wide), (four, wide), (four,)
-        return dgates, *map(torch.zeros, shapes)
-
-    def split(self, dweights: Tensor, dbias: Tensor) -> tuple[Tensor, ...]:
-        """Gradients of the sums to those of the parameters."""
-        return dweights[:, : self.inputs], dweights[:, self.inputs :], dbias, dbias
-
     def forward(self, x: Tensor, state: State, keep: bool) -> tuple:
         x, h_first, c_first = x.transpose(0, 1).contiguous(), *(part.contiguous() for part in state)
         horizon, rows = x.shape[:2]
-        z, gates, c, h = self.room(rows, horizon, keep)
+        c, h = torch.empty(2, horizon, rows, self.hidden)
+        gates = torch.empty(horizon, rows, 4 * self.hidden) if keep else None
+        z = torch.empty(rows * horizon + 1, self.inputs + self.hidden)  # with room to pair an odd row
         packed, weights = self.weights(anew=keep)
         self.call("lstm_forward", self.sizes(rows, horizon), x, h_first, c_first, packed, z, gates, c, h)
         return h.transpose(0, 1), (h[-1], c[-1]), (weights, c_first, z, gates, c)
 
     def backward(self, dh: Tensor, weights: Tensor, c_first: Tensor, z: Tensor, gates: Tensor, c: Tensor):
-        shape, dh = dh.shape[:2], dh.transpose(0, 1).contiguous()
-        dgates, dc, dz, dweights, dbias = self.gradients(*shape, gates)
-        self.call("lstm_backward", self.sizes(*shape), c_first, weights, z, c, dh, gates, dgates, dc, dz,
-                  dweights, dbias)
-        return dz[..., : self.inputs].transpose(0, 1), *self.split(dweights, dbias)
+        (rows, horizon), dh, wide = dh.shape[:2], dh.transpose(0, 1).contiguous(), z.shape[1]
+        dgates = torch.empty(rows * horizon + 1, 4 * self.hidden) if self.bfloat16 else gates
+        dc, dz = torch.zeros(rows, self.hidden), torch.zeros(horizon, rows, wide)
+        dweights, dbias = torch.zeros(4 * self.hidden, wide), torch.zeros(4 * self.hidden)
+        self.call("lstm_backward", self.sizes(rows, horizon), c_first, weights, z, c, dh, gates, dgates, dc,
+                  dz, dweights, dbias)
+        dx = dz[..., : self.inputs].transpose(0, 1)
+        return dx, dweights[:, : self.inputs], dweights[:, self.inputs :], dbias, dbias
 
 
 class Network(Kernel):
-    """A policy's linear encoder, LSTM and heads in C, drawing of discrete actions, and the gradients of PPO's
-    loss: few long calls, in which threads do not wait for Python. Outputs and values are the columns of one
-    matrix, `heads`."""
+    """A policy's linear encoder, LSTM and heads in C, with the drawing of discrete actions and the gradients
+    of PPO's loss: a call for each, in which other threads need not wait for Python."""
 
     def __init__(self, policy: Any, bfloat16: bool = False):
         super().__init__([policy.encoder, policy.lstm, policy.actor, policy.critic], bfloat16)
-        self.lstm, self.scale, self.outputs = LSTM(policy.lstm, bfloat16), policy.scale, policy.outputs
-        mask = policy.action_mask
-        self.mask = (0, 0) if mask is None else (mask.start or 0, policy.outputs)  # its start, its length
+        self.policy, self.lstm = policy, LSTM(policy.lstm, bfloat16)
         self.numbers, self.columns = policy.encoder.in_features, -(-(policy.outputs + 1) // 16) * 16
 
-    def arrange(self, *parameters: Tensor) -> tuple[Tensor, ...]:
-        """Encoder [1 + numbers, hidden] and heads [1 + hidden, columns] with their biases first, the heads'
-        weights the other way round, and the LSTM's."""
-        encoder = torch.empty(1 + self.numbers, self.lstm.inputs)
-        heads = torch.zeros(1 + self.lstm.hidden, self.columns)
-        encoder[1:], encoder[0] = parameters[0].T * self.scale, parameters[1]
-        heads[1:, : self.outputs], heads[0, : self.outputs] = parameters[6].T, parameters[7]
-        heads[1:, self.outputs], heads[0, self.outputs] = parameters[8][0], parameters[9]
-        return encoder, heads, heads[1:].T.contiguous(), *self.lstm.weights(anew=True)
-
-    def forward(self, observations: Tensor, state: State, keep: bool) -> tuple:
-        rows, horizon = shape = observations.shape[:2]
-        observations, h_first, c_first = (x.float().contiguous() for x in (observations, *state))
-        encoder, head, transposed, packed, weights = self.weights(anew=keep)
-        x, heads = torch.empty(horizon, rows, self.lstm.inputs), torch.empty(*shape, self.columns)
-        z, gates, c, h = self.lstm.room(*shape, keep)
-        self.call("network_forward", self.lstm.sizes(*shape), self.numbers, self.columns, *self.mask,
-                  observations, encoder, packed, head, h_first, c_first, x, z, gates, c, h, heads)
-        return heads, (h[-1], c[-1]), (observations, weights, transposed, c_first, x, z, gates, c, h)
-
-    def backward(self, dheads: Tensor, *kept: Tensor) -> tuple:
-        shape, gates, h = dheads.shape[:2], kept[6], kept[8]
-        dgates, dc, dz, dweights, dbias = self.lstm.gradients(*shape, gates)
-        dencoder = torch.zeros(1 + self.numbers, self.lstm.inputs)
-        dhead, dh = torch.zeros(1 + self.lstm.hidden, self.columns), torch.zeros_like(h)
-        self.call("network_backward", self.lstm.sizes(*shape), self.numbers, self.columns, *kept, dheads,
-                  dgates, dh, dc, dz, dencoder, dweights, dbias, dhead)
-        actor, critic = dhead[:, : self.outputs], dhead[:, self.outputs]
-        return (None, dencoder[1:].T * self.scale, dencoder[0], *self.lstm.split(dweights, dbias),
-                actor[1:].T, actor[0], critic[1:].unsqueeze(0), critic[:1])
-
-    @torch.no_grad()
-    def gradients(self, observations: Tensor, state: State, *samples: Tensor, args: Any, count: int) -> tuple:
-        """What `Trainer.gradients` returns, of samples [segments, horizon]: actions, old logprobs,
-        advantages, targets, old values, valid. The loss is divided by `count`."""
-        heads, _, kept = self.forward(observations.flatten(2), state, keep=True)
-        dheads, ratios = torch.zeros_like(heads), torch.empty(heads.shape[:2])
-        stats = self.ffi.new("double[5]")
-        coefficients = args.clip_coef, args.vf_coef, args.vf_clip_coef, args.ent_coef
-        settings = self.ffi.new("PpoSettings *", (*coefficients, count, self.outputs, self.columns))[0]
-        samples = [x.contiguous() for x in samples]
-        self.call("ppo", ratios.numel(), settings, heads, *samples, dheads, ratios, stats)
-        gradients = self.backward(dheads, *kept)[1:]
-        return gradients, torch.tensor([*stats]) / count, heads[..., self.outputs], ratios
+    def arrange(self, *parameters: Tensor) -> tuple[Any, list[Tensor]]:
+        """C's Network, and the tensors that it points to. Matrices are [1 + inputs, outputs], the bias first,
+        and actor and critic are columns of one."""
+        hidden, actions, mask = self.lstm.hidden, self.policy.outputs, self.policy.action_mask
+        encoder, heads = torch.empty(1 + self.numbers, hidden), torch.zeros(1 + hidden, self.columns)
+        encoder[1:], encoder[0] = parameters[0].T * self.policy.scale, parameters[1]
+        heads[1:, :actions], heads[0, :actions] = parameters[6].T, parameters[7]
+        heads[1:, actions], heads[0, actions] = parameters[8][0], parameters[9]
+        tensors = [encoder, *self.lstm.weights(anew=True), heads, heads[1:].T.contiguous()]
+        sizes = (self.numbers, hidden, hidden, actions, self.columns, mask.start or 0 if mask else 0)
+        masks = actions if mask else 0
+        network = self.ffi.new("Network *", (*sizes, masks, self.bfloat16, *map(self.pointer, tensors)))
+        return network, tensors
 
     def play(self, observations: Tensor, state: State, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, State]:
         """As `Policy.play`."""
-        heads, state, _ = self.forward(observations.flatten(1).unsqueeze(1), state, keep=False)
-        drawn, logprobs = torch.empty(len(noise), dtype=torch.int64), torch.empty(len(noise))
-        self.call("draw_actions", *noise.shape, self.columns, heads, noise, drawn, logprobs)
-        return drawn, logprobs, heads[:, 0, self.outputs], state
+        rows, (network, _) = len(noise), self.weights()
+        h, c = torch.empty(2, rows, self.lstm.hidden)
+        drawn, (logprobs, values) = torch.empty(rows, dtype=torch.int64), torch.empty(2, rows)
+        tensors = [x.float().contiguous() for x in (observations, noise, *state)]
+        self.call("network_play", network, rows, *tensors, h, c, drawn, logprobs, values)
+        return drawn, logprobs, values, (h, c)
+
+    def gradients(self, s: Any, old_values: Tensor, index: Tensor, advantages: Tensor, targets: Tensor,
+                  args: Any, count: int) -> tuple:
+        """As `Trainer.gradients`, of the segments s."""
+        network, _ = self.weights(anew=True)
+        shape, hidden = advantages.shape, self.lstm.hidden
+        dencoder, dhead = torch.zeros(1 + self.numbers, hidden), torch.zeros(1 + hidden, self.columns)
+        dweights, dbias = torch.zeros(4 * hidden, 2 * hidden), torch.zeros(4 * hidden)
+        values, ratios, stats = torch.empty(shape), torch.empty(shape), self.ffi.new("double[5]")
+        tensors = [index, s.actions, s.observations[index].float(), advantages, targets, s.logprobs]
+        tensors = [x.contiguous() for x in (*tensors, old_values, s.valid, s.h, s.c)]
+        coefficients = args.clip_coef, args.vf_coef, args.vf_clip_coef, args.ent_coef, count
+        samples = self.ffi.new("Samples *", (*shape, *map(self.pointer, tensors), *coefficients))
+        self.call("network_gradients", network, samples, dencoder, dweights, dbias, dhead, values, ratios,
+                  stats)
+        actor, critic = dhead[:, : self.policy.outputs], dhead[:, self.policy.outputs]
+        gradients = [dencoder[1:].T * self.policy.scale, dencoder[0], dweights[:, :hidden]]
+        gradients += [dweights[:, hidden:], dbias, dbias, actor[1:].T, actor[0], critic[1:].unsqueeze(0)]
+        gradients.append(critic[:1])
+        return gradients, torch.tensor([*stats]) / count, values, ratios
 
 
 def speed_up(policy: Any, bfloat16: bool) -> None:
@@ -252,9 +225,15 @@ def speed_up(policy: Any, bfloat16: bool) -> None:
 DECLARATIONS = """
 typedef struct { int rows, horizon, inputs, hidden, bfloat16; } LstmSizes;
 typedef struct {
-    float clip_coef, vf_coef, vf_clip_coef, ent_coef, samples;
-    int actions, columns;
-} PpoSettings;
+    int numbers, inputs, hidden, actions, columns, mask, masks, bfloat16;
+    const float *encoder, *packed, *weights, *head, *head_transposed;
+} Network;
+typedef struct {
+    int rows, horizon;
+    const int64_t *index, *actions;
+    const float *observations, *advantages, *targets, *logprobs, *values, *valid, *h, *c;
+    float clip_coef, vf_coef, vf_clip_coef, ent_coef, count;
+} Samples;
 int lstm_has_bfloat16(void);
 void lstm_pack(const LstmSizes *, const float *weights, const float *bias, float *operands, float *packed);
 void pair_rows(int64_t rows, int columns, const float *from, float *to);
@@ -263,18 +242,9 @@ void lstm_forward(const LstmSizes *, const float *x, const float *h_first, const
 void lstm_backward(const LstmSizes *, const float *c_first, const float *weights, float *z, const float *c,
                    const float *dh, float *gates, float *dgates, float *dc, float *dz, float *dweights,
                    float *dbias);
-void network_forward(const LstmSizes *, int numbers, int columns, int mask, int masks,
-                     const float *observations, const float *encoder, const float *packed, const float *head,
-                     const float *h_first, const float *c_first, float *x, float *z, float *gates, float *c,
-                     float *h, float *heads);
-void network_backward(const LstmSizes *, int numbers, int columns, const float *observations,
-                      const float *weights, const float *head_transposed, const float *c_first, float *x,
-                      float *z, float *gates, const float *c, const float *h, const float *dheads,
-                      float *dgates, float *dh, float *dc, float *dz, float *dencoder, float *dweights,
-                      float *dbias, float *dhead);
-void draw_actions(int rows, int actions, int columns, const float *heads, const float *noise, int64_t *drawn,
-                  float *logprobs);
-void ppo(int count, PpoSettings, const float *heads, const int64_t *drawn, const float *old_logprobs,
-         const float *advantages, const float *targets, const float *old_values, const float *valid,
-         float *dheads, float *ratios, double *stats);
+void network_play(const Network *, int rows, const float *observations, const float *noise,
+                  const float *h_last, const float *c_last, float *h, float *c, int64_t *drawn,
+                  float *logprobs, float *values);
+void network_gradients(const Network *, const Samples *, float *dencoder, float *dweights, float *dbias,
+                       float *dhead, float *values, float *ratios, double *stats);
 """

@@ -1,5 +1,6 @@
-// An LSTM over whole segments and its gradients, on the CPU. The equations stand beside the readable version,
-// `lstm_reference` in kernels.py, which a test holds this one to.
+// An LSTM over whole segments and its gradients, and the network round it, on the CPU. Equations and shapes stand
+// beside the readable versions, `lstm_reference` in kernels/cpu.py and `Policy` and `Trainer.gradients` in
+// cleanpuffer.py, which tests hold these to.
 //
 // Weights are [4 hidden, inputs + hidden], as torch's two matrices side by side, so that one product takes in
 // what a step sees: z_t = (x_t, h_{t-1}). A tile of a product, ROWS rows of four vectors, stays in registers;
@@ -7,8 +8,8 @@
 //
 // An operand is 32 bits of a product's factors: a float or, where the processor multiplies them, two bfloat16
 // that are next to each other along the summed dimension. Sums are floats in any case.
-#ifndef LSTM_H
-#define LSTM_H
+#ifndef NETWORK_H
+#define NETWORK_H
 
 #ifdef __AVX512BF16__
 #include <immintrin.h>
@@ -293,125 +294,170 @@ static void linear_backward(int rows, int depth, int columns, const float *in, i
     add_product(0, depth, columns, rows, in, 1, in_row, dout, dout_row, dweights + columns, columns);
 }
 
-// A linear layer with relu, an LSTM and a linear layer: from observations [rows, horizon, numbers] to heads [rows, horizon,
-// columns]. encoder [1 + numbers, inputs] and head [1 + hidden, columns] are weights as `linear` takes them; x [horizon,
-// rows, inputs] is the LSTM's input, and the rest is as for lstm_forward. Where the observation has a 0 among its `masks`
-// numbers from `mask` on, the head of that index is -1e9.
-static void network_forward(const LstmSizes *sizes, int numbers, int columns, int mask, int masks,
-                            const float *observations, const float *encoder, const float *packed,
-                            const float *head, const float *h_first, const float *c_first, float *x,
-                            Operand *z, float *gates, float *c, float *h, float *heads) {
-    const int rows = sizes->rows, horizon = sizes->horizon, inputs = sizes->inputs, hidden = sizes->hidden;
-    const int64_t step = (int64_t)rows * hidden, x_step = (int64_t)rows * inputs;
+// A policy: a linear layer with relu, an LSTM, and a linear layer to `columns` heads, a multiple of 16: a logit for each
+// action, the value, and nothing. encoder [1 + numbers, inputs] and head [1 + hidden, columns] are as `linear` takes
+// them, packed and weights as lstm_forward and lstm_backward do; head_transposed [columns, hidden] has no bias. Where an
+// observation has a 0 among its `masks` numbers from `mask` on, the logit of that index is -1e9.
+typedef struct Network {
+    int numbers, inputs, hidden, actions, columns, mask, masks, bfloat16;
+    const float *encoder, *packed, *weights, *head, *head_transposed;
+} Network;
+
+// Room for float arrays, taken one after the other.
+INLINE float *take(float **room, int64_t count) {
+    float *taken = *room;
+    *room += (count + 15) / 16 * 16;
+    return taken;
+}
+
+// From observations [rows, horizon, numbers] and a state [rows, hidden] to heads [rows, horizon, columns]; x [horizon, rows,
+// inputs] is the LSTM's input, the rest as for lstm_forward.
+static void network_forward(const Network *net, const LstmSizes *sizes, const float *observations,
+                            const float *h_first, const float *c_first, float *x, Operand *z, float *gates,
+                            float *c, float *h, float *heads) {
+    const int rows = sizes->rows, horizon = sizes->horizon, numbers = net->numbers, columns = net->columns;
+    const int64_t step = (int64_t)rows * net->hidden, x_step = (int64_t)rows * net->inputs;
     for (int t = 0; t < horizon; t++, x += x_step) {
         const float *h_last = t ? h + (t - 1) * step : h_first, *c_last = t ? c + (t - 1) * step : c_first;
-        linear(rows, numbers, inputs, observations + t * numbers, horizon * numbers, encoder, x, inputs);
-        for (int64_t i = 0; i < x_step; i++) x[i] = x[i] > 0 ? x[i] : 0;
-        lstm_step(sizes, x, h_last, c_last, packed, z + t * (x_step + step) / (1 + sizes->bfloat16),
-                  gates ? gates + 4 * t * step : NULL, c + t * step, h + t * step);
-        linear(rows, hidden, columns, h + t * step, hidden, head, heads + t * columns, horizon * columns);
+        const int64_t z_step = (x_step + step) / (1 + net->bfloat16);
+        linear(rows, numbers, net->inputs, observations + t * numbers, horizon * numbers, net->encoder, x,
+               net->inputs);
+        for (int64_t i = 0; i < x_step; i++) x[i] = x[i] < 0 ? 0 : x[i]; // what is not a number stays so
+        lstm_step(sizes, x, h_last, c_last, net->packed, z + t * z_step, gates ? gates + 4 * t * step : NULL,
+                  c + t * step, h + t * step);
+        linear(rows, net->hidden, columns, h + t * step, net->hidden, net->head, heads + t * columns,
+               horizon * columns);
         for (int64_t row = 0; row < rows; row++)
-            for (int i = 0; i < masks; i++)
-                if (observations[(row * horizon + t) * numbers + mask + i] == 0)
+            for (int i = 0; i < net->masks; i++)
+                if (observations[(row * horizon + t) * numbers + net->mask + i] == 0)
                     heads[(row * horizon + t) * columns + i] = -1e9f;
     }
 }
 
-// Its gradients: from dheads those of encoder and head, and what lstm_backward gives. head_transposed [columns, hidden] is
-// without the bias; dh is room for h's gradient and begins as zeros.
-static void network_backward(const LstmSizes *sizes, int numbers, int columns, const float *observations,
-                             const float *weights, const float *head_transposed, const float *c_first,
-                             float *x, Operand *z, float *gates, const float *c, const float *h,
-                             const float *dheads, Operand *dgates, float *dh, float *dc, float *dz,
-                             float *dencoder, float *dweights, float *dbias, float *dhead) {
-    const int rows = sizes->rows, horizon = sizes->horizon, inputs = sizes->inputs, hidden = sizes->hidden;
-    const int64_t step = (int64_t)rows * hidden, x_step = (int64_t)rows * inputs,
-                  row_step = (int64_t)horizon * columns;
-    for (int t = 0; t < horizon; t++) {
-        const float *dheads_now = dheads + t * columns;
-        linear_backward(rows, hidden, columns, h + t * step, hidden, dheads_now, row_step, dhead);
-        add_product(0, rows, hidden, columns, dheads_now, row_step, 1, head_transposed, hidden, dh + t * step,
-                    hidden);
-    }
-    lstm_backward(sizes, c_first, weights, z, c, dh, gates, dgates, dc, dz, dweights, dbias);
-    for (int t = 0; t < horizon; t++, x += x_step, dz += x_step + step) {
-        for (int64_t row = 0; row < rows; row++)
-            for (int i = 0; i < inputs; i++) // relu passes what was above 0; x becomes its own gradient
-                x[row * inputs + i] = x[row * inputs + i] > 0 ? dz[row * (inputs + hidden) + i] : 0;
-        linear_backward(rows, numbers, inputs, observations + t * numbers, horizon * numbers, x, inputs,
-                        dencoder);
-    }
-}
-
 // Powers of logits over the largest, to room for `columns`; the logarithm of their sum over `actions`.
-INLINE float log_sum_exp(int actions, int columns, const float *logits, float *most, float *powers) {
+INLINE float log_sum_exp(const Network *net, const float *logits, float *most, float *powers) {
     float sum = 0;
     *most = logits[0];
-    for (int j = 1; j < actions; j++) *most = logits[j] > *most ? logits[j] : *most;
-    for (int j = 0; j < columns; j += WIDE) *at(powers + j) = exponential(*at(logits + j) - *most);
-    for (int j = 0; j < actions; j++) sum += powers[j];
+    for (int j = 1; j < net->actions; j++) *most = logits[j] > *most ? logits[j] : *most;
+    for (int j = 0; j < net->columns; j += WIDE) *at(powers + j) = exponential(*at(logits + j) - *most);
+    for (int j = 0; j < net->actions; j++) sum += powers[j];
     return logf(sum);
 }
 
-// Actions drawn [rows], those with the largest of logits + noise [rows, actions], and their log-probabilities; heads [rows,
-// columns] begin with the logits.
-static void draw_actions(int rows, int actions, int columns, const float *heads, const float *noise,
-                         int64_t *drawn, float *logprobs) {
-    float most, powers[columns];
+// `Policy.play`: one step of all rows, and the actions drawn [rows] with noise [rows, actions].
+static void network_play(const Network *net, int rows, const float *observations, const float *noise,
+                         const float *h_last, const float *c_last, float *h, float *c, int64_t *drawn,
+                         float *logprobs, float *values) {
+    const LstmSizes sizes = {rows, 1, net->inputs, net->hidden, net->bfloat16};
+    const int columns = net->columns, actions = net->actions;
+    float *memory = malloc((rows * (int64_t)(2 * net->inputs + net->hidden + columns) + 64) * sizeof *memory);
+    float *room = memory, *x = take(&room, (int64_t)rows * net->inputs),
+          *heads = take(&room, (int64_t)rows * columns);
+    float *z = take(&room, (int64_t)rows * (net->inputs + net->hidden)), most, powers[columns];
+    network_forward(net, &sizes, observations, h_last, c_last, x, z, NULL, c, h, heads);
     for (int row = 0; row < rows; row++, heads += columns, noise += actions) {
         int best = 0;
         for (int j = 1; j < actions; j++)
             if (heads[j] + noise[j] > heads[best] + noise[best]) best = j;
-        const float normalizer = log_sum_exp(actions, columns, heads, &most, powers);
-        drawn[row] = best, logprobs[row] = heads[best] - most - normalizer;
+        const float normalizer = log_sum_exp(net, heads, &most, powers);
+        drawn[row] = best, logprobs[row] = heads[best] - most - normalizer, values[row] = heads[actions];
     }
+    free(memory);
 }
 
-typedef struct PpoSettings {
-    float clip_coef, vf_coef, vf_clip_coef, ent_coef, samples;
-    int actions, columns;
-} PpoSettings;
+// What a loss is of: `rows` segments, by their index among all. observations, advantages and targets are those of the
+// rows, [rows, horizon, …], the rest those of all segments.
+typedef struct Samples {
+    int rows, horizon;
+    const int64_t *index, *actions;
+    const float *observations, *advantages, *targets, *logprobs, *values, *valid, *h, *c;
+    float clip_coef, vf_coef, vf_clip_coef, ent_coef, count; // the loss is a sum divided by `count`
+} Samples;
 
-// The loss of `Trainer.gradients` for `count` samples: its gradient by heads [count, columns], the sums of its five statistics
-// over samples, and the ratios. dheads begins as zeros.
-static void ppo(int count, PpoSettings settings, const float *heads, const int64_t *drawn,
-                const float *old_logprobs, const float *advantages, const float *targets,
-                const float *old_values, const float *valid, float *dheads, float *ratios, double *stats) {
-    const int actions = settings.actions, columns = settings.columns;
-    const float clip = settings.clip_coef, vf_clip = settings.vf_clip_coef;
+// PPO's loss: its gradient by heads [rows, horizon, columns], which begins as zeros, ratios [rows, horizon] to the rollout's
+// probabilities, and the sums over samples of five statistics: policy loss, value loss, entropy, KL, clipped.
+static void ppo(const Network *net, const Samples *of, const float *heads, float *dheads, float *ratios,
+                double *stats) {
+    const int columns = net->columns, actions = net->actions;
+    const float low = 1 - of->clip_coef, high = 1 + of->clip_coef, reach = of->vf_clip_coef;
     float most, probabilities[columns];
-    for (int i = 0; i < count; i++, heads += columns, dheads += columns) {
-        const float normalizer = log_sum_exp(actions, columns, heads, &most, probabilities);
-        const float inverse = expf(-normalizer);
+    for (int64_t i = 0; i < (int64_t)of->rows * of->horizon; i++, heads += columns, dheads += columns) {
+        const int64_t sample = of->index[i / of->horizon] * of->horizon + i % of->horizon;
+        const int drawn = of->actions[sample];
+        const float normalizer = log_sum_exp(net, heads, &most, probabilities), inverse = expf(-normalizer);
         float entropy = normalizer;
         for (int j = 0; j < actions; j++) {
             probabilities[j] *= inverse;
             entropy -= probabilities[j] * (heads[j] - most);
         }
-        const float logratio = heads[drawn[i]] - most - normalizer - old_logprobs[i], ratio = expf(logratio);
-        const float advantage = advantages[i], low = 1 - clip, high = 1 + clip;
-        const float clipped = ratio < low ? low : ratio > high ? high : ratio;
-        const float plain = advantage * ratio, bounded = advantage * clipped;
-        const float scale = valid[i] / settings.samples;
-        const float dlogprob = plain <= bounded ? -scale * plain : 0; // where they are equal, the same
+        const float logratio = heads[drawn] - most - normalizer - of->logprobs[sample],
+                    ratio = expf(logratio);
+        const float plain = of->advantages[i] * ratio;
+        const float bounded = of->advantages[i] * (ratio < low ? low : ratio > high ? high : ratio);
+        const float valid = of->valid[sample], scale = valid / of->count;
+        const float dlogprob = plain > bounded ? 0 : -scale * plain;
         for (int j = 0; j < actions; j++) {
-            const float logprob = heads[j] - most - normalizer;
-            dheads[j] = settings.ent_coef * scale * probabilities[j] * (logprob + entropy) +
-                        dlogprob * ((j == drawn[i]) - probabilities[j]);
+            const float away = heads[j] - most - normalizer + entropy;
+            dheads[j] =
+                of->ent_coef * scale * probabilities[j] * away + dlogprob * ((j == drawn) - probabilities[j]);
         }
-        const float value = heads[actions], error = value - targets[i], moved = value - old_values[i];
-        const int far = vf_clip > 0 && (moved < -vf_clip || moved > vf_clip);
-        const float near_error = old_values[i] + (moved < 0 ? -vf_clip : vf_clip) - targets[i];
-        const int bound = far && near_error * near_error > error * error;
-        dheads[actions] =
-            bound ? 0 : settings.vf_coef * scale * error; // beyond the bound nothing moves the value
+        const float old = of->values[sample], error = heads[actions] - of->targets[i],
+                    moved = heads[actions] - old;
+        const float near_error = old + (moved < 0 ? -reach : reach) - of->targets[i];
+        const int far = reach > 0 && (moved < -reach || moved > reach);
+        const int bound = far && near_error * near_error > error * error; // then nothing moves the value
+        dheads[actions] = bound ? 0 : of->vf_coef * scale * error;
         ratios[i] = ratio;
-        stats[0] -= valid[i] * (plain < bounded ? plain : bounded);
-        stats[1] += valid[i] * 0.5f * (bound ? near_error * near_error : error * error);
-        stats[2] += valid[i] * entropy;
-        stats[3] += valid[i] * (ratio - 1 - logratio);
-        stats[4] += valid[i] * (ratio > high || ratio < low);
+        stats[0] -= valid * (plain > bounded ? bounded : plain);
+        stats[1] += valid * 0.5f * (bound ? near_error * near_error : error * error);
+        stats[2] += valid * entropy;
+        stats[3] += valid * (ratio - 1 - logratio);
+        stats[4] += valid * (ratio > high || ratio < low);
     }
+}
+
+// `Trainer.gradients`: adds to dencoder, dhead, dweights [4 hidden, inputs + hidden] and dbias [4 hidden]; gives the newest
+// values and ratios [rows, horizon], and ppo's statistics.
+static void network_gradients(const Network *net, const Samples *of, float *dencoder, float *dweights,
+                              float *dbias, float *dhead, float *values, float *ratios, double *stats) {
+    const int rows = of->rows, horizon = of->horizon, inputs = net->inputs, hidden = net->hidden;
+    const int numbers = net->numbers, columns = net->columns, wide = inputs + hidden;
+    const LstmSizes sizes = {rows, horizon, inputs, hidden, net->bfloat16};
+    const int64_t steps = (int64_t)rows * horizon, step = (int64_t)rows * hidden,
+                  x_step = (int64_t)rows * inputs;
+    const int64_t all =
+        steps * (2 * columns + 11 * hidden + inputs + 2 * wide) + 3 * step + 4 * hidden + wide + 256;
+    float *memory = malloc(all * sizeof *memory), *room = memory;
+    float *dheads = take(&room, steps * columns), *dh = take(&room, steps * hidden), *dc = take(&room, step);
+    float *dz = take(&room, steps * wide), *zeros_end = room; // up to here they begin as zeros
+    float *heads = take(&room, steps * columns), *x = take(&room, steps * inputs),
+          *h_first = take(&room, step);
+    float *c_first = take(&room, step), *c = take(&room, steps * hidden), *h = take(&room, steps * hidden);
+    float *gates = take(&room, 4 * steps * hidden), *z = take(&room, (steps + 1) * wide);
+    Operand *dgates = net->bfloat16 ? take(&room, 4 * (steps + 1) * hidden) : gates;
+    memset(memory, 0, (zeros_end - memory) * sizeof *memory);
+    for (int row = 0; row < rows; row++) {
+        memcpy(h_first + (int64_t)row * hidden, of->h + of->index[row] * hidden, hidden * sizeof *h);
+        memcpy(c_first + (int64_t)row * hidden, of->c + of->index[row] * hidden, hidden * sizeof *c);
+    }
+    network_forward(net, &sizes, of->observations, h_first, c_first, x, z, gates, c, h, heads);
+    ppo(net, of, heads, dheads, ratios, stats);
+    for (int64_t i = 0; i < steps; i++) values[i] = heads[i * columns + net->actions];
+    for (int t = 0; t < horizon; t++) {
+        const float *d = dheads + t * columns;
+        linear_backward(rows, hidden, columns, h + t * step, hidden, d, horizon * columns, dhead);
+        add_product(0, rows, hidden, columns, d, horizon * columns, 1, net->head_transposed, hidden,
+                    dh + t * step, hidden);
+    }
+    lstm_backward(&sizes, c_first, net->weights, z, c, dh, gates, dgates, dc, dz, dweights, dbias);
+    for (int t = 0; t < horizon; t++, x += x_step, dz += x_step + step) {
+        for (int64_t row = 0; row < rows; row++)
+            for (int i = 0; i < inputs; i++) // relu passes what was above 0; x becomes its own gradient
+                x[row * inputs + i] = x[row * inputs + i] > 0 ? dz[row * wide + i] : 0;
+        linear_backward(rows, numbers, inputs, of->observations + t * numbers, horizon * numbers, x, inputs,
+                        dencoder);
+    }
+    free(memory);
 }
 
 #endif
