@@ -27,6 +27,8 @@ enum { DEPTH = 128 }; // of a block: with 4 * WIDE columns it stays in the first
 typedef float Vector __attribute__((vector_size(WIDE * sizeof(float)), aligned(4), may_alias));
 typedef int32_t Integers __attribute__((vector_size(WIDE * sizeof(float)), aligned(4), may_alias));
 typedef float Operand;
+typedef int32_t Bits __attribute__((may_alias)); // of an operand, and of one of a pair
+typedef uint16_t Half __attribute__((may_alias));
 
 typedef struct LstmSizes {
     int rows, horizon, inputs, hidden; // inputs and hidden are multiples of 16
@@ -70,8 +72,8 @@ static void to_operands(int bfloat16, int count, const float *from, Operand *to)
 
 // Rows [rows, columns] of operands, summed over columns, to operands that are summed over rows: [rows / 2, columns].
 static void pair_rows(int64_t rows, int columns, const Operand *from, Operand *to) {
-    const uint16_t *numbers = (const uint16_t *)from;
-    uint32_t *pairs = (uint32_t *)to;
+    const Half *numbers = (const Half *)from;
+    Bits *pairs = (Bits *)to;
     for (int64_t row = 0; row < rows; row += 2, numbers += 2 * columns)
         for (int i = 0; i < columns; i++)
             *pairs++ = numbers[i] | (row + 1 < rows ? (uint32_t)numbers[columns + i] << 16 : 0);
@@ -84,7 +86,7 @@ INLINE void product_tile(int bfloat16, int rows, int vectors, int depth, const O
     for (int k = 0; k < depth; k++, a += a_depth, b += b_depth) {
 #pragma GCC unroll 4
         for (int row = 0; row < rows; row++) {
-            const Vector factor = (Vector)((Integers){0} + *(const int32_t *)(a + row * a_row));
+            const Vector factor = (Vector)((Integers){0} + *(const Bits *)(a + row * a_row));
 #pragma GCC unroll 4
             for (int v = 0; v < vectors; v++)
                 sums[row][v] = multiply_add(bfloat16, sums[row][v], factor, *at(b + v * WIDE));
