@@ -96,7 +96,7 @@ class Args:
     learning_rate: float = 0.03  # at the start of the schedule
     min_learning_rate: float = 0.0  # at the end of the schedule
     schedule: Literal["cosine", "linear", "constant"] = "cosine"  # of the learning rate
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of the factors of large products
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"  # of the factors of large products
     optimizer: Literal["muon", "adam"] = "muon"  # Muon for matrices, or Adam for everything
     beta1: float = 0.9  # momentum of Muon, first moment of Adam
     beta2: float = 0.999  # second moment of Adam
@@ -890,6 +890,9 @@ def choose_sizes(args: Args) -> None:
     for name, value in auto.items():
         if getattr(args, name) == "auto":
             setattr(args, name, value)
+    if args.precision == "auto":  # bfloat16 where it is faster: wide networks on processors that have it
+        wide = not on_gpu and args.hidden_size >= 64
+        args.precision = "bfloat16" if wide and cpu.has_bfloat16() else "float32"
     if args.env_threads > args.num_threads:
         raise UsageError(f"--env-threads: {args.env_threads} is more than --num-threads {args.num_threads}")
     rows = args.num_envs * agents

@@ -47,6 +47,11 @@ def load_advantages() -> Callable[..., tuple[Tensor, Tensor]]:
     return advantages_c
 
 
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies pairs of bfloat16, and there is a compiler."""
+    return build.has_compiler() and bool(build.load("network", DECLARATIONS).lib.lstm_has_bfloat16())
+
+
 def lstm_reference(x: Tensor, state: State, weights: Tensor, bias: Tensor) -> tuple[Tensor, State]:
     """An LSTM (Hochreiter and Schmidhuber 1997; Gers et al. 2000) over x [segments, horizon, inputs] from
     `state`, to h [segments, horizon, hidden] and the last state.

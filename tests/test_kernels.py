@@ -120,6 +120,19 @@ def test_network(env, settings, bfloat16):
         assert (got - want).norm() <= (0.05 if bfloat16 else 1e-5) * want.norm() + 1e-7
 
 
+def test_ratios_are_one_in_bfloat16():
+    """Before the first optimizer step: playing and training round alike."""
+    trainer = make_trainer(env="pong", hidden_size=64)
+    if trainer.args.precision != "bfloat16":
+        pytest.skip("this processor has no products of bfloat16")
+    for _ in range(3):
+        trainer.collect()
+        index = torch.arange(16)
+        ratios = trainer.gradients(index, *torch.randn(2, 16, 16), 256)[3]
+        assert (ratios - 1).abs().max() < 1e-5
+        trainer.update()
+
+
 def test_policies_that_the_network_is_not_for():
     policy = make_trainer(env="cartpole", normalize_observations=True).policy
     assert policy.kernel and not policy.network
