@@ -1,0 +1,88 @@
+"""Fast bodies of readable functions, in Triton, for GPUs: advantages. A test holds them to
+`advantages_reference` in cleanpuffer.py, which has the equations.
+
+Triton comes with torch's builds for CUDA and exists for Linux only: import this file where it is used.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+TILE_STEPS = 512  # of a program: four for each of its 128 threads, one load of 16 bytes of every array
+
+
+@triton.jit
+def compose(trace, slope, advantage, advantage_slope,
+            own_trace, own_slope, own_advantage, own_advantage_slope):
+    """A span of steps ("own") put before the one that follows it. With x the trace behind the last step of a
+    span, the trace of its first step is trace + slope x, its advantage advantage + advantage_slope x."""
+    return (own_trace + own_slope * trace, own_slope * slope,
+            own_advantage + own_advantage_slope * trace, own_advantage_slope * slope)
+
+
+@triton.jit
+def turn(x, shape: tl.constexpr):
+    """`x`, of a multiple of 4 numbers, with each four turned round: 0 1 2 3 4 5 … becomes 3 2 1 0 7 6 …"""
+    even, odd = tl.split(tl.reshape(x, [x.numel // 4, 2, 2]))
+    first, third = tl.split(even)
+    second, fourth = tl.split(odd)
+    return tl.reshape(tl.join(tl.join(fourth, second), tl.join(third, first)), shape)
+
+
+# Each step's trace is linear in the next one's, and such maps can be composed in any grouping: one scan does
+# all steps of a tile. Steps of a segment lie side by side in memory: a thread loads four of them, its
+# neighbour the four before. So the scan goes from the back, but for each thread's own four. To turn those is
+# to rename registers; reverse=True would send every number through the warp instead, 176 shuffles for 10
+# (Triton 3.7). For horizons that are multiples of 4 there are neither barriers nor shared memory.
+@triton.jit
+def advantages_kernel(rewards, values, bootstraps, terminals, truncations, ratios, targets, advantages,
+                      segments, gamma, decay, rho_clip, c_clip,
+                      HORIZON: tl.constexpr, ROWS: tl.constexpr, TIMES: tl.constexpr):
+    """One program does ROWS segments, in tiles of TIMES steps from the back."""
+    FOURS: tl.constexpr = TIMES // 4
+    four = tl.arange(0, ROWS * FOURS)[:, None]  # those of one segment after the other, each from its end
+    segment = tl.program_id(0) * ROWS + four // FOURS
+    column = tl.arange(0, TIMES)[None, :]
+    behind_tile = tl.zeros([ROWS, 1], tl.float32)  # the trace there
+    for done in range(0, HORIZON, TIMES):
+        time = HORIZON - done - 4 * (four % FOURS + 1) + tl.arange(0, 4)[None, :]  # [ROWS * FOURS, 4]
+        inside = (segment < segments) & (time >= 0)
+        at = segment.to(tl.int64) * HORIZON + time
+        reward, value = tl.load(rewards + at, inside), tl.load(values + at, inside)
+        bootstrap, ratio = tl.load(bootstraps + at, inside), tl.load(ratios + at, inside)
+        terminal, truncated = tl.load(terminals + at, inside) != 0, tl.load(truncations + at, inside) != 0
+        next_value = tl.load(values + at + 1, inside & (time < HORIZON - 1))  # from a cache
+
+        next_value = tl.where(truncated | (time == HORIZON - 1), bootstrap, next_value)
+        delta = reward + gamma * tl.where(terminal, 0.0, next_value) - value
+        carried = tl.where(terminal | truncated, 0.0, decay)  # of the trace behind
+        steps = (turn(tl.minimum(ratio, rho_clip) * delta, [ROWS, TIMES]),
+                 turn(tl.minimum(ratio, c_clip) * carried, [ROWS, TIMES]),
+                 turn(delta, [ROWS, TIMES]), turn(carried, [ROWS, TIMES]))
+        trace, slope, advantage, advantage_slope = tl.associative_scan(steps, 1, compose)
+        trace += slope * behind_tile
+        advantage += advantage_slope * behind_tile
+        behind_tile = tl.sum(tl.where(column == TIMES - 1, trace, 0.0), 1, keep_dims=True)
+        tl.store(targets + at, value + turn(trace, [ROWS * FOURS, 4]), inside)
+        tl.store(advantages + at, turn(advantage, [ROWS * FOURS, 4]), inside)
+
+
+def advantages_triton(
+        rewards: Tensor, values: Tensor, bootstraps: Tensor, terminals: Tensor, truncations: Tensor,
+        ratios: Tensor, gamma: float, gae_lambda: float, rho_clip: float, c_clip: float,
+) -> tuple[Tensor, Tensor]:
+    """`advantages_reference` for contiguous tensors of a GPU: float32, terminals and truncations bytes.
+
+    The first call for a horizon compiles. Later ones can be captured in a CUDA graph. Where c is clipped so
+    high that its product over 128 steps is beyond float32, results may not be finite.
+    """
+    targets, advantages = torch.empty_like(values), torch.empty_like(values)
+    segments, horizon = values.shape
+    times = min(128, max(4, triton.next_power_of_2(horizon)))  # at most what one warp loads
+    rows = TILE_STEPS // times
+    with torch.cuda.device_of(values):  # Triton launches on the current device
+        advantages_kernel[(triton.cdiv(segments, rows),)](
+            rewards, values, bootstraps, terminals, truncations, ratios, targets, advantages, segments,
+            gamma, gamma * gae_lambda, rho_clip, c_clip, horizon, rows, times, num_warps=4)
+    return targets, advantages

@@ -1,0 +1,122 @@
+"""What runs on a GPU: the advantage kernel, in Triton's interpreter and compiled for one.
+Only the last test needs a GPU."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from test_trainer import random_segments
+
+from cleanpuffer import advantages_reference
+
+ROOT = Path(__file__).resolve().parent.parent
+needs_triton = pytest.mark.skipif(not find_spec("triton"), reason="triton is not there; it exists for Linux")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
+
+SHAPES = [(1, 1), (3, 7), (33, 64), (100, 128), (9, 257)]  # the last is of two tiles and one step
+SETTINGS = [(0.99, 0.95, 1.0, 1.0), (0.9, 0.5, 1.5, 0.7), (1.0, 1.0, 1e6, 1e6)]
+
+INTERPRET = """
+import sys, torch
+from kernels.gpu import advantages_triton
+torch.save([advantages_triton(*call) for call in torch.load(sys.argv[1])], sys.argv[2])
+"""
+
+COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from kernels.gpu import advantages_kernel as kernel
+signature = dict.fromkeys(kernel.arg_names[:8], "*fp32") | dict.fromkeys(("terminals", "truncations"), "*u8")
+signature |= dict.fromkeys(kernel.arg_names[8:], "fp32") | {"segments": "i32"}
+sizes = {"HORIZON": 64, "ROWS": 8, "TIMES": 64}
+signature |= dict.fromkeys(sizes, "constexpr")
+aligned = {(i,): [["tt.divisibility", 16]] for i in range(8)}
+source = triton.compiler.ASTSource(kernel, signature, sizes, aligned)
+print(triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"])
+"""
+
+
+def run(*command: object, **environment: str) -> str:
+    """What a command prints. One of its own, as the interpreter must be chosen before triton is imported."""
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def check(results: tuple, segments: list, settings: tuple) -> None:
+    """Holds results to the reference in float64: rounding was at most 2e-7 of the largest number, and a wrong
+    step is off by the order of the numbers."""
+    exact = [x.double() if x.is_floating_point() else x for x in segments]
+    for result, want in zip(results, advantages_reference(*exact, *settings), strict=True):
+        tolerance = 2e-6 * max(1.0, want.abs().max().item())
+        torch.testing.assert_close(result.double(), want, rtol=0, atol=tolerance)
+
+
+def interpreted(calls: list, folder: Path) -> list:
+    """What the kernel in Triton's interpreter gives for the arguments of each call."""
+    torch.save(calls, folder / "calls.pt")
+    run("-c", INTERPRET, folder / "calls.pt", folder / "results.pt", TRITON_INTERPRET="1")
+    return torch.load(folder / "results.pt")
+
+
+@needs_triton
+def test_interpreted_kernel_is_the_reference(tmp_path):
+    calls = [[*random_segments(*shape, seed=i), *SETTINGS[i % 3]] for i, shape in enumerate(SHAPES)]
+    for call, results in zip(calls, interpreted(calls, tmp_path), strict=True):
+        check(results, call[:6], call[6:])
+
+
+@needs_triton
+def test_ratios_of_one_give_gae(tmp_path):
+    """Schulman et al. 2016, equation 16, here written from the back."""
+    rewards, values, bootstraps, terminals, truncations, ratios = random_segments(5, 64, seed=9)
+    call = [rewards, values, bootstraps, terminals, truncations, torch.ones_like(ratios), 0.97, 0.9, 1.0, 1.0]
+    ((targets, advantages),) = interpreted([call], tmp_path)
+    next_value, advantage = bootstraps[:, -1], torch.zeros(5)
+    for t in reversed(range(64)):
+        next_value = torch.where(truncations[:, t] == 1, bootstraps[:, t], next_value)
+        delta = rewards[:, t] + 0.97 * (1 - terminals[:, t]) * next_value - values[:, t]
+        advantage = delta + 0.97 * 0.9 * (1 - terminals[:, t]) * (1 - truncations[:, t]) * advantage
+        torch.testing.assert_close(advantages[:, t], advantage, rtol=1e-5, atol=1e-5)
+        next_value = values[:, t]
+    torch.testing.assert_close(targets, values + advantages, rtol=1e-5, atol=1e-5)
+
+
+@needs_triton
+def test_kernel_compiles_for_a_gpu_without_one(tmp_path):
+    """For an H200 here. Threads load and store 16 bytes of floats at a time and do not wait for each other;
+    that needs care with how Triton lays out a tile."""
+    code = run("-c", COMPILE, TRITON_CACHE_DIR=str(tmp_path))
+    assert code.count("ld.global.v4.b32") == 4 and code.count("st.global.v4.b32") == 2
+    assert "bar.sync" not in code and ".shared" not in code
+
+
+@needs_triton
+@needs_gpu
+@pytest.mark.parametrize("shape", SHAPES)
+def test_compiled_kernel_is_the_reference(shape):
+    """Called, and replayed from a CUDA graph on other numbers."""
+    from kernels.gpu import advantages_triton
+
+    first, second = (random_segments(*shape, seed=seed) for seed in (0, 1))
+    for settings in SETTINGS:
+        inputs = [x.cuda() for x in first]
+        check([x.cpu() for x in advantages_triton(*inputs, *settings)], first, settings)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            results = advantages_triton(*inputs, *settings)
+        for tensor, other in zip(inputs, second, strict=True):
+            tensor.copy_(other)
+        graph.replay()
+        check([x.cpu() for x in results], second, settings)
