@@ -37,6 +37,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import argparse
 import dataclasses
 import difflib
+import importlib.util
 import io
 import json
 import math
@@ -445,6 +446,10 @@ class Trainer:
         self.segments = Segments(env.num_envs, args.horizon, space, self.policy, self.device)
         self.batch = env.num_envs * args.horizon
         self.advantages = advantages_reference
+        if on_gpu and importlib.util.find_spec("triton") and build.has_compiler():  # which Triton needs, too
+            from kernels import gpu
+
+            self.advantages = gpu.advantages_triton
         if not on_gpu and (":" not in args.env or build.has_compiler()):  # those of others need no compiler
             self.advantages = cpu.load_advantages()
             try:

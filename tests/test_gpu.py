@@ -1,5 +1,5 @@
 """What runs on a GPU: the advantage kernel, in Triton's interpreter and compiled for one.
-Only the last test needs a GPU."""
+Only the last two tests need a GPU."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_trainer import random_segments
+from test_trainer import make_trainer, random_segments
 
 from cleanpuffer import advantages_reference
 
@@ -120,3 +120,12 @@ def test_compiled_kernel_is_the_reference(shape):
             tensor.copy_(other)
         graph.replay()
         check([x.cpu() for x in results], second, settings)
+
+
+@needs_triton
+@needs_gpu
+def test_trainer_uses_the_kernel_on_a_gpu():
+    trainer = make_trainer(device="cuda")
+    assert trainer.advantages.__name__ == "advantages_triton"
+    trainer.collect()
+    trainer.update()
