@@ -1,4 +1,4 @@
-"""What runs on a GPU: the advantage kernel, in Triton's interpreter and compiled for one.
+"""What runs on a GPU: the advantage kernel, in Triton's interpreter and compiled for one, and the benchmark.
 Only the last two tests need a GPU."""
 
 import os
@@ -100,6 +100,19 @@ def test_kernel_compiles_for_a_gpu_without_one(tmp_path):
     code = run("-c", COMPILE, TRITON_CACHE_DIR=str(tmp_path))
     assert code.count("ld.global.v4.b32") == 4 and code.count("st.global.v4.b32") == 2
     assert "bar.sync" not in code and ".shared" not in code
+
+
+def test_benchmark_runs():
+    report = run("benchmarks/gpu.py", "--device", "cpu", "--quick")
+    for line in ("| memory, read and written |", "| breakout | 32 | bfloat16 |", "| pong | 32 | float32 |"):
+        assert line in report
+    assert ("| 8 x 16 |" in report) == bool(find_spec("triton"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_benchmark_without_a_gpu_says_so():
+    done = subprocess.run([sys.executable, ROOT / "benchmarks" / "gpu.py"], capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stdout.splitlines()) == 1 and "no GPU" in done.stdout
 
 
 @needs_triton
