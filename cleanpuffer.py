@@ -422,6 +422,8 @@ class Trainer:
     def __init__(self, args: Args):
         self.args, self.device = args, torch.device(args.device)
         on_gpu = self.device.type == "cuda"
+        if self.device.index:
+            torch.cuda.set_device(self.device)  # for what names no device: pinned memory, Triton
         # One thread an operation. Work is cut into groups and shards that threads run whole, not into slices
         # of every small operation, which take longer to hand out than to do. The cut is the same for any
         # number of threads, and so is every bit.
@@ -515,7 +517,8 @@ class Trainer:
         s, rows, horizon, generator = self.segments, self.env.num_envs, self.args.horizon, self.generator
         # A state that is only ever carried drifts to where a fresh agent, which starts at zero, never gets.
         keep = torch.rand(rows, 1, device=self.device, generator=generator) >= self.args.state_reset
-        s.h, s.c = self.state[0] * keep, self.state[1] * keep
+        torch.mul(self.state[0], keep, out=s.h)
+        torch.mul(self.state[1], keep, out=s.c)
         s.valid.fill_(1)
         noise = self.policy.noise(horizon, rows, generator=generator)
         for kernel in filter(None, (self.policy.kernel, self.policy.network)):
@@ -527,13 +530,10 @@ class Trainer:
     def scale_rewards(self) -> None:
         """Divides rewards by the root mean square, over all of the run, of their discounted sums from each
         step to the end of its episode or segment."""
-        s, sums = self.segments, torch.zeros_like(self.segments.rewards[:, 0])
-        rewards = s.rewards.T.contiguous()  # [horizon, segments]
-        discounts = self.args.gamma * (1 - (s.terminals | s.truncations).T.float())
-        for t in reversed(range(self.args.horizon)):
-            sums = torch.addcmul(rewards[t], discounts[t], sums)
-            self.return_moment[0] += sums.square().mean()
-        self.return_moment[1] += self.args.horizon
+        s, zeros = self.segments, torch.zeros_like(self.segments.rewards)
+        sums = self.advantages(s.rewards, zeros, zeros, s.terminals, s.truncations, torch.ones_like(zeros),
+                               self.args.gamma, 1.0, 1.0, 1.0)[1]  # advantages over values of nothing
+        self.return_moment += torch.stack((sums.square().mean(0).sum(), sums.new_tensor(self.args.horizon)))
         s.rewards /= (self.return_moment[0] / self.return_moment[1] + 1e-8).sqrt()
 
     @torch.inference_mode()
@@ -919,6 +919,7 @@ def choose_sizes(args: Args) -> None:
     needed += batch * 16 * int(getattr(actions, "n", math.prod(actions.shape)))  # noise and outputs
     needed += args.hidden_size * (16 * rows + 128 * args.hidden_size)  # states; weights, momenta
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = torch.cuda.mem_get_info(args.device)[1] if on_gpu else memory
     if needed > memory:
         raise UsageError(f"--num-envs: {args.num_envs} with --horizon {args.horizon}, --hidden-size "
                          f"{args.hidden_size} needs {needed / 2**30:.0f} GB; here are {memory / 2**30:.0f}")

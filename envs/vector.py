@@ -105,8 +105,8 @@ class VecEnv(VectorEnv):
         self.final_observations = array(space.shape, space.dtype)
         self.actions = np.zeros((rows, *shape), self._bounds.dtype)
         self.rewards = array((), np.float32)
-        self.terminals = np.zeros(rows, np.bool_)  # C writes bytes 0 and 1
-        self.truncations = np.zeros(rows, np.bool_)
+        self.terminals = array((), np.bool_)  # C writes bytes 0 and 1
+        self.truncations = array((), np.bool_)
         pointer = self._ffi.from_buffer
         c_rows = self._ffi.new("Rows *")[0]
         c_rows.observations, c_rows.final_observations = (
