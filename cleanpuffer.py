@@ -98,6 +98,7 @@ class Args:
     min_learning_rate: float = 0.0  # at the end of the schedule
     schedule: Literal["cosine", "linear", "constant"] = "cosine"  # of the learning rate
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"  # of the factors of large products
+    cuda_graphs: bool = False  # on a GPU: launch a policy's step, and a minibatch's, as one
     optimizer: Literal["muon", "adam"] = "muon"  # Muon for matrices, or Adam for everything
     beta1: float = 0.9  # momentum of Muon, first moment of Adam
     beta2: float = 0.999  # second moment of Adam
@@ -306,15 +307,17 @@ class Muon:
     def __init__(self, parameters: Iterable, lr: float, beta1=0.95, beta2=0.999, eps=1e-12, adam=False,
                  dtype: torch.dtype | None = None):
         self.dtype = dtype  # of the orthogonalisation of large matrices; None is their own
-        settings = {"lr": lr, "initial_lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps}
+        settings = {"initial_lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps}
         kinds: dict[bool, list[Tensor]] = {False: [], True: []}
         for p in parameters:
             kinds[adam or p.ndim < 2].append(p)
-        self.param_groups = [{"params": ps, "adam": kind} | settings for kind, ps in kinds.items() if ps]
+        # What changes from step to step is a tensor: numbers are frozen where a step becomes a CUDA graph.
+        self.steps = torch.zeros((), device=p.device)
+        self.param_groups = [{"params": ps, "adam": kind, "lr": torch.full_like(self.steps, lr)} | settings
+                             for kind, ps in kinds.items() if ps]
         self.moments = [  # of every group: momenta and, for Adam, variances
             [[torch.zeros_like(p) for p in group["params"]] for _ in range(1 + group["adam"])]
             for group in self.param_groups]
-        self.steps = 0
 
     @torch.no_grad()
     def step(self) -> None:
@@ -329,7 +332,9 @@ class Muon:
                 denominators = torch._foreach_div(variances[0], 1 - beta2**self.steps)
                 torch._foreach_sqrt_(denominators)
                 torch._foreach_add_(denominators, group["eps"])
-                torch._foreach_addcdiv_(parameters, momenta, denominators, -lr / (1 - beta1**self.steps))
+                updates = torch._foreach_div(momenta, denominators)
+                torch._foreach_mul_(updates, lr / (1 - beta1**self.steps))
+                torch._foreach_sub_(parameters, updates)
                 continue
             updates = torch._foreach_lerp(gradients, momenta, beta1)  # Nesterov: one step ahead
             shapes: dict = {}  # equal matrices are orthogonalised together
@@ -339,13 +344,13 @@ class Muon:
                 dtype = self.dtype if min(rows, columns) >= 64 else None  # which takes longer on small ones
                 orthogonal = orthogonalize(torch.stack([update for _, update in pairs]), dtype=dtype)
                 for (p, _), update in zip(pairs, orthogonal, strict=True):
-                    p.add_(update.reshape(p.shape), alpha=-lr * math.sqrt(max(1, rows / columns)))
+                    p.addcmul_(update.reshape(p.shape), lr, value=-math.sqrt(max(1, rows / columns)))
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps, "moments": self.moments}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        self.steps = saved["steps"]
+        self.steps.fill_(saved["steps"])
         for group, saved_group in zip(self.moments, saved["moments"], strict=True):
             for tensors, saved_tensors in zip(group, saved_group, strict=True):
                 torch._foreach_copy_(tensors, saved_tensors)
@@ -461,13 +466,23 @@ class Trainer:
         self.generator = torch.Generator(self.device).manual_seed(args.seed)  # of actions and minibatches
         self.profile = Profile()
         self.steps = self.updates = 0
-        self.losses = torch.zeros(len(trackers.LOSSES))
+        self.losses = torch.zeros(len(trackers.LOSSES), device=self.device)
         self.return_moment = torch.zeros(2, device=self.device)  # sum of squared returns, and how many
         env.reset()
         self.state = self.policy.initial_state(env.num_envs)
         if self.policy.network and not self.network_agrees():
             say("Policy or gradients() is not what the network in C computes: torch takes over, more slowly")
             self.policy.network = None
+        self.old_values = torch.zeros_like(self.segments.values)  # of the rollout
+        self.play = [self.policy.play] * args.groups
+        if args.cuda_graphs:
+            from kernels import gpu
+
+            s, optimizer = self.segments, self.optimizer
+            changed = [self.losses, s.values, s.ratios, *self.parameters, optimizer.steps]
+            changed += [x for group in optimizer.moments for tensors in group for x in tensors]
+            self.play = [gpu.Graph(self.policy.play) for _ in range(args.groups)]
+            self.learn = gpu.Graph(self.learn, changed)
 
     def network_agrees(self) -> bool:
         """Whether the network in C does what `Policy` and `gradients`, which people edit, say: on made-up
@@ -492,7 +507,8 @@ class Trainer:
     def autocast(self) -> Any:
         """bfloat16 on a GPU, as a context; on a processor the kernels see to it."""
         on = self.device.type == "cuda" and self.args.precision == "bfloat16"
-        return torch.autocast("cuda", torch.bfloat16) if on else nullcontext()
+        kept = not self.args.cuda_graphs  # rounded weights, until the context ends
+        return torch.autocast("cuda", torch.bfloat16, cache_enabled=kept) if on else nullcontext()
 
     def parallel(self, function: Callable, items: Iterable) -> list:
         """The function of every item, on this thread and others; results in the items' order."""
@@ -548,7 +564,7 @@ class Trainer:
         cuts = []  # of every truncated episode: where it is, its last observation, the LSTM state there
         for t in range(horizon):
             with profile("rollout forward"), self.autocast():
-                drawn, logprobs, values, state = policy.play(observations, state, noise[t, rows])
+                drawn, logprobs, values, state = self.play[group](observations, state, noise[t, rows])
             with profile("rollout copy"):
                 s.observations[rows, t] = observations
                 s.actions[rows, t] = drawn
@@ -583,13 +599,12 @@ class Trainer:
         """Trains on minibatches of whole segments, drawn by the size of their advantages."""
         args, s, profile = self.args, self.segments, self.profile
         for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * self.learning_rate_factor()
+            group["lr"].fill_(group["initial_lr"] * self.learning_rate_factor())
         beta = args.prio_beta0 + (1 - args.prio_beta0) * self.progress()
-        self.old_values = s.values.clone()
+        self.old_values.copy_(s.values)
         s.ratios.fill_(1)
+        self.losses.zero_()
         count = args.minibatch_size // args.horizon  # segments in a minibatch
-        shards = [slice(i, min(i + self.shard, count)) for i in range(0, count, self.shard)]
-        losses = torch.zeros(len(trackers.LOSSES), device=self.device)
         minibatches = max(1, round(args.update_epochs * self.batch / args.minibatch_size))
         for _ in range(minibatches):
             with profile("update other"):
@@ -605,30 +620,36 @@ class Trainer:
                 advantages = advantages[index]  # [segments of the minibatch, horizon]
                 advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
                 advantages = advantages * weights.unsqueeze(1)
-                targets = targets[index]
-
-            def shard_gradients(i: slice, index=index, advantages=advantages, targets=targets) -> tuple:
-                return self.gradients(index[i], advantages[i], targets[i], count * args.horizon)
-
-            parts = self.parallel(shard_gradients, shards)
-            with profile("update optimizer"):
-                for parameter, *gradients in zip(self.parameters, *(part[0] for part in parts), strict=True):
-                    parameter.grad = sum(gradients[1:], start=gradients[0])
-                norm = nn.utils.clip_grad_norm_(self.parameters, args.max_grad_norm or math.inf)
-                self.optimizer.step()
-            with profile("update copy"):
-                for i, (_, stats, values, ratios) in zip(shards, parts, strict=True):
-                    s.values[index[i]], s.ratios[index[i]] = values, ratios
-                    losses[:-1] += stats
-                losses[-1] += norm
+            self.learn(index, advantages, targets[index])
+        self.losses /= minibatches
         if self.policy.normalizer is not None:  # after the update, so that its ratios begin with 1
             self.policy.normalizer.update(s.observations)
-        self.losses = losses / minibatches
         self.updates += 1
         self.steps += self.batch  # after it, so that the first update has the whole learning rate
         checks = [x.isfinite().all() for x in (self.losses, self.return_moment, *self.parameters)]
         if not torch.stack(checks).all():  # the update's one synchronisation with a GPU
             raise Diverged
+
+    def learn(self, index: Tensor, advantages: Tensor, targets: Tensor) -> None:
+        """An optimizer step on a minibatch of segments. Refreshes their values and ratios, adds losses."""
+        s, profile = self.segments, self.profile
+        shards = [slice(i, min(i + self.shard, len(index))) for i in range(0, len(index), self.shard)]
+        parts = self.parallel(
+            lambda i: self.gradients(index[i], advantages[i], targets[i], targets.numel()), shards)
+        with profile("update optimizer"):
+            each = zip(*(part[0] for part in parts), strict=True)  # parameter's gradients, of all shards
+            gradients = [sum(rest, start=first) for first, *rest in each]
+            norm = nn.utils.get_total_norm(gradients)
+            scale = ((self.args.max_grad_norm or math.inf) / (norm + 1e-6)).clamp(max=1)
+            gradients = torch._foreach_mul(gradients, scale)  # not in place: an LSTM's two biases share one
+            for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                parameter.grad = gradient
+            self.optimizer.step()
+        with profile("update copy"):
+            for i, (_, stats, values, ratios) in zip(shards, parts, strict=True):
+                s.values[index[i]], s.ratios[index[i]] = values, ratios
+                self.losses[:-1] += stats
+            self.losses[-1] += norm
 
     def gradients(self, index: Tensor, advantages: Tensor, targets: Tensor, samples: int) -> tuple:
         """Gradients of the loss over a shard, as its part of the mean over the minibatch's samples.
@@ -887,6 +908,8 @@ def choose_sizes(args: Args) -> None:
         args.env_config, agents = envs.resolve(args.env, args.env_config)
     except (ValueError, TypeError) as error:
         raise UsageError(f"--env-config: {str(error).removeprefix('config ')}") from None
+    if args.cuda_graphs and not on_gpu:
+        raise UsageError(f"--cuda-graphs: they are for GPUs, and this runs on {args.device}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     auto = {"num_threads": max(cores, args.env_threads), "hidden_size": 32, "num_envs": max(1, 256 // agents)}
     auto |= {name: size for name, size in envs.spec(args.env).train.items() if name in auto}

@@ -100,7 +100,7 @@ def metrics_record(trainer: Any, means: dict, seconds: float, sps: float, cpu: f
     record |= {name if name in usual else f"env/{name}": value for name, value in means.items()}
     record |= dict(zip(LOSSES, trainer.losses.tolist(), strict=True))
     record["learning_rate"] = args.learning_rate
-    record["learning_rate_now"] = trainer.optimizer.param_groups[0]["lr"]
+    record["learning_rate_now"] = trainer.optimizer.param_groups[0]["lr"].item()
     record |= {f"profile/{name.replace(' ', '_')}": share for name, share in trainer.profile.shares().items()}
     record["cpu_percent"] = 100 * cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

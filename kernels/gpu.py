@@ -1,8 +1,11 @@
-"""Fast bodies of readable functions, in Triton, for GPUs: advantages. A test holds them to
-`advantages_reference` in cleanpuffer.py, which has the equations.
+"""For GPUs: `advantages_reference` of cleanpuffer.py in Triton, and functions as CUDA graphs.
 
 Triton comes with torch's builds for CUDA and exists for Linux only: import this file where it is used.
 """
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 import triton
@@ -86,3 +89,63 @@ def advantages_triton(
             rewards, values, bootstraps, terminals, truncations, ratios, targets, advantages, segments,
             gamma, gamma * gae_lambda, rho_clip, c_clip, horizon, rows, times, num_warps=4)
     return targets, advantages
+
+
+def tensors_in(x: Any) -> Iterator[Tensor]:
+    """The tensors of nested tuples, in order."""
+    if isinstance(x, Tensor):
+        yield x
+    elif isinstance(x, tuple):
+        for part in x:
+            yield from tensors_in(part)
+
+
+def copy_of(x: Any) -> Any:
+    return x.clone() if isinstance(x, Tensor) else tuple(map(copy_of, x))
+
+
+class Graph:
+    """A function of tensors, and tuples of tensors, that is recorded as a CUDA graph at its first call and
+    replayed from then on: one launch for all its kernels. Arguments keep their shapes. What is returned is
+    overwritten by the next call; what else is read must stay where it is, numbers what they are.
+
+    changed: what the function changes beside, so that the runs before the recording, in which libraries set
+    themselves up, leave no trace.
+    """
+
+    recording = threading.Lock()  # groups begin at the same time
+
+    def __init__(self, function: Callable, changed: Sequence[Tensor] = ()):
+        self.function, self.changed, self.replay = function, changed, None
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self.replay is None:
+            with self.recording:
+                self.arguments = copy_of(arguments)
+                self.replay, self.results = self.record()
+        for own, new in zip(tensors_in(self.arguments), tensors_in(arguments), strict=True):
+            own.copy_(new)
+        self.replay()
+        return self.results
+
+    def record(self) -> tuple[Callable[[], None], Any]:
+        before = [x.clone() for x in self.changed]
+        self.warm_up()
+        with torch.no_grad():
+            for x, own in zip(self.changed, before, strict=True):
+                x.copy_(own)
+        return self.capture()
+
+    def warm_up(self) -> None:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self.function(*self.arguments)
+        torch.cuda.current_stream().wait_stream(stream)
+
+    def capture(self) -> tuple[Callable[[], None], Any]:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            results = self.function(*self.arguments)
+        return graph.replay, results

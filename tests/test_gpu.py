@@ -1,6 +1,7 @@
 """What runs on a GPU: the advantage kernel, in Triton's interpreter and compiled for one, and the benchmark.
 Only the last two tests need a GPU."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 from test_trainer import make_trainer, random_segments
 
-from cleanpuffer import advantages_reference
+from cleanpuffer import Trainer, advantages_reference
 
 ROOT = Path(__file__).resolve().parent.parent
 needs_triton = pytest.mark.skipif(not find_spec("triton"), reason="triton is not there; it exists for Linux")
@@ -113,6 +114,78 @@ def test_benchmark_runs():
 def test_benchmark_without_a_gpu_says_so():
     done = subprocess.run([sys.executable, ROOT / "benchmarks" / "gpu.py"], capture_output=True, text=True)
     assert done.returncode == 2 and len(done.stdout.splitlines()) == 1 and "no GPU" in done.stdout
+
+
+def tape_class():
+    """A stand-in for CUDA graphs that needs no GPU and shares their laws: kernels (torch's operations) run
+    again on the memory and with the numbers of the recording, and Python does not run."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    from kernels import gpu
+
+    class Operations(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.all = []
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            self.all.append((function, args, kwargs or {}, out))
+            return out
+
+    class Tape(gpu.Graph):
+        def warm_up(self):
+            for _ in range(3):
+                self.function(*self.arguments)
+
+        def capture(self):
+            before = [x.clone() for x in self.changed]  # a GPU records and does not run
+            with Operations() as operations:
+                results = self.function(*self.arguments)
+            with torch.no_grad():
+                for x, own in zip(self.changed, before, strict=True):
+                    x.copy_(own)
+
+            @torch.no_grad()
+            def replay():
+                for function, args, kwargs, out in operations.all:
+                    again = function(*args, **kwargs)
+                    for old, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
+                        if isinstance(old, torch.Tensor) and new is not None:
+                            old.detach().copy_(new)
+
+            return replay, results
+
+    return Tape
+
+
+@needs_triton
+@pytest.mark.parametrize("optimizer", ["muon", "adam"])
+def test_what_becomes_a_graph_can_be_one(monkeypatch, optimizer):
+    """Rollouts and updates whose Python ran once only are those whose Python runs every time: nothing that
+    changes is a number, or a tensor that is made anew elsewhere."""
+    from kernels import gpu
+
+    def readable(trainer: Trainer) -> Trainer:
+        trainer.policy.network = trainer.policy.kernel = None  # as on a GPU
+        return trainer
+
+    monkeypatch.setattr(gpu, "Graph", tape_class())
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # whose LSTM has a hidden state of its own
+    expected = readable(make_trainer(optimizer=optimizer, total_timesteps=2000, env="cartpole"))
+    trainer = readable(Trainer(dataclasses.replace(expected.args, cuda_graphs=True)))
+    for _ in range(4):
+        for each in (expected, trainer):
+            each.collect()
+            each.update()
+        assert trainer.losses.tolist() == pytest.approx(expected.losses.tolist(), rel=1e-4, abs=1e-6)
+    assert trainer.play[0].replay and trainer.learn.replay
+    for name in ("observations", "actions", "rewards", "values", "ratios"):
+        mine, theirs = (getattr(each.segments, name) for each in (trainer, expected))
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    for mine, theirs in zip(trainer.parameters, expected.parameters, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
 @needs_triton
