@@ -9,6 +9,7 @@ settings take turns, in one process.
 """
 
 import argparse
+import itertools
 import math
 import os
 import statistics
@@ -168,28 +169,30 @@ def measure_kernel(device: torch.device, quick: bool, repeats: int, bandwidth: f
 
 
 def measure_training(device: torch.device, quick: bool, repeats: int, seconds: float) -> None:
-    copies = [32] if quick else [4096, 8192, 16384]
-    precisions = ("float32", "bfloat16")
-    settings = [(env, n, p) for env in ("breakout", "pong") for n in copies for p in precisions]
+    copies = [32] if quick else [4096, 16384]
+    graphs = ["--no-cuda-graphs", "--cuda-graphs"] if device.type == "cuda" else ["--no-cuda-graphs"]
+    settings = list(itertools.product(("breakout", "pong"), copies, ("float32", "bfloat16"), graphs))
     trainers = [
         make_trainer(
-            f"--env {env} --num-envs {n} --precision {p} --hidden-size 128 --device {device}".split()
+            f"--env {env} --num-envs {n} --precision {p} {g} --hidden-size 128 --device {device}".split()
         )
-        for env, n, p in settings
+        for env, n, p, g in settings
     ]
     results: list[list] = [[] for _ in settings]
     for _ in range(repeats):
         for trainer, result in zip(trainers, results, strict=True):
+            tf32 = trainer.args.precision != "float32"  # which a trainer sets for its process
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
             result.append(train_for(trainer, seconds))
     rows, phases = [], []
-    for (env, n, precision), trainer, result in zip(settings, trainers, results, strict=True):
+    for (env, n, precision, graph), trainer, result in zip(settings, trainers, results, strict=True):
         rates, collecting = zip(*result, strict=True)
-        args, name = trainer.args, [env, f"{n:,}", precision]
+        args, name = trainer.args, [env, f"{n:,}", precision, "no" if "no" in graph else "yes"]
         spread = f"{statistics.median(rates):,.0f} ({min(rates):,.0f}, {max(rates):,.0f})"
         sizes = [f"{args.groups}", f"{trainer.batch:,}", f"{args.minibatch_size:,}"]
         rows.append([*name, *sizes, spread, f"{statistics.median(collecting):.0%}"])
         phases.append([*name, *(f"{share:.0%}" for share in trainer.profile.shares().values())])
-    names = ["env", "copies", "precision"]
+    names = ["env", "copies", "precision", "graphs"]
     print_table([*names, "groups", "batch", "minibatch", "steps/s (lowest, highest)", "in collect"], rows)
     print(
         "\nShares of the time that threads spent in the phases. What a GPU still does then is counted where a"
