@@ -42,6 +42,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
+from difflib import get_close_matches
 from heapq import nlargest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,6 +70,7 @@ SHARE = 0.4  # of the money left, what a trial may cost
 LATE = 3  # of so many late trials one seeks the highest score
 CLOSE = 0.9  # with a target, scores count from here, as a share of the best
 PATIENCE = 2.0  # a trial may take so many times the least time to the target
+RACERS = 4  # of the best trials, how many are run again to find the one that was not lucky
 TRAINED = 256  # observations that train hyperparameters, at most
 
 
@@ -496,41 +498,60 @@ def run(sweep: Sweep) -> None:
     print(*describe(sweep), sep="\n")
 
 
-def promote(sweep: Sweep, label: str, options: dict[str, Any]) -> None:
-    """Runs the best settings, those of a trial, or the trainer's "defaults" on fresh seeds, the same for all,
-    and compares all that were run so. The settings of a trial are written for the trainer's --config, too."""
-    params, folder, results = {}, sweep.path / "promoted", []
-    if label != "defaults":
-        number = options["trial"] or (sweep.front() or [{"trial": 0}])[-1]["trial"]
-        require(number in sweep.trials, f"--promote: {sweep.path} has no trial {number or 'that worked'}")
-        label, params = f"trial-{number}", dict(sweep.trials[number]["params"])
-        if total := (sweep.fixed | params).get("total_timesteps"):
-            more = 1.25 if sweep.target == math.inf else 1.5  # a best time is one of a lucky seed
-            params["total_timesteps"] = round(total * (options["steps"] or more))
-        settings = sweep.fixed | params
-        for name in [name for name in settings if name.startswith("no_") and settings[name] is True]:
-            settings[name[3:]] = not settings.pop(name)  # as a flag is spelt that is off
-        (sweep.path / "promoted.json").write_text(json.dumps(settings, indent=1) + "\n")
-        print(f"{sweep.path / 'promoted.json'}: settings of trial {number}, for the trainer's --config")
-    seeds = np.random.SeedSequence((sweep.config["seed"], 1)).generate_state(options["seeds"] or 5).tolist()
-    waiting = iter([{"trial": i, "params": params, "seed": seed} for i, seed in enumerate(seeds, 1)])
+def again(sweep: Sweep, label: str, params: dict[str, Any], seeds: list, limit: float | None) -> list[dict]:
+    """Runs settings on these seeds, and says what came of each."""
+    waiting, results = iter(enumerate(seeds, 1)), []
 
     def start(worker: int) -> Trial | None:
-        record = next(waiting, None)
-        return sweep.trial(record, worker, f"promoted/{label}", options["trial_seconds"]) if record else None
+        if (item := next(waiting, None)) is None:
+            return None
+        record = {"trial": item[0], "params": params, "seed": item[1]}
+        return sweep.trial(record, worker, f"promoted/{label}", limit)
 
     def finish(trial: Trial) -> None:
         results.append(trial.result(sweep.config["objective"]))
         print(f"{label}, seed {trial.record['seed']}: {outcome(results[-1])}")
 
     supervise(sweep.config["workers"], start, finish)
+    return results
+
+
+def promote(sweep: Sweep, label: str, options: dict[str, Any]) -> None:
+    """Runs the best settings, those of a trial, or the trainer's "defaults" on fresh seeds, the same for all,
+    and compares all that were run so. The settings of a trial are written for the trainer's --config, too.
+    The luckiest of many trials is not the best: a few of them are run on two other seeds first."""
+    params, folder, limit = {}, sweep.path / "promoted", options["trial_seconds"]
+    time_counts = sweep.target < math.inf
+
+    def settings(number: int) -> dict[str, Any]:
+        params = dict(sweep.trials[number]["params"])
+        if total := (sweep.fixed | params).get("total_timesteps"):
+            more = 1.5 if time_counts else 1.25  # just enough for one seed may not be for another
+            params["total_timesteps"] = round(total * (options["steps"] or more))
+        return params
+
+    def seeds(salt: int, count: int) -> list[int]:
+        return np.random.SeedSequence((sweep.config["seed"], salt)).generate_state(count).tolist()
+
+    if label != "defaults":
+        best = [options["trial"]] if options["trial"] else sweep.best(RACERS)
+        found = best and best[0] in sweep.trials
+        require(found, f"--promote: {sweep.path} has no trial {options['trial'] or 'that worked'}")
+        if len(best) > 1:
+            ran = {n: again(sweep, f"trial-{n}", settings(n), seeds(2, 2), limit) for n in best}
+            best = sorted(best, key=lambda n: sweep.merit(ran[n]), reverse=True)
+        label, params = f"trial-{best[0]}", settings(best[0])
+        config = sweep.fixed | params
+        for name in [name for name in config if name.startswith("no_") and config[name] is True]:
+            config[name[3:]] = not config.pop(name)  # as a flag is spelt that is off
+        (sweep.path / "promoted.json").write_text(json.dumps(config, indent=1) + "\n")
+        print(f"{sweep.path / 'promoted.json'}: settings of {label}, for the trainer's --config")
+    results = again(sweep, label, params, seeds(1, options["seeds"] or 5), limit)
     (folder / f"{label}.json").write_text(json.dumps(results) + "\n")
     for file in sorted(folder.glob("*.json")):
-        measured = json.loads(file.read_text())
-        need = -math.inf if sweep.target == math.inf else sweep.target
-        good = [result for result in measured if result["status"] == "ok" and result["score"] >= need]
+        good = sweep.reached(measured := json.loads(file.read_text()))
         line = f"{file.stem}: {len(good)} of {len(measured)} "
-        line += "worked" if sweep.target == math.inf else f"reached {sweep.target:g}"
+        line += f"reached {sweep.target:g}" if time_counts else "worked"
         for name in ("score", "cost") if good else ():
             values = [result[name] for result in good]
             line += f", {name} {np.median(values):.4g} ({min(values):.4g} to {max(values):.4g})"
@@ -559,7 +580,8 @@ def describe(sweep: Sweep) -> list[str]:
     lines += [f"{of[0]} trials, {len(sweep.having('failed'))} failed; {of[1]} s of training; {of[2]} s"]
     lines += [f"constraint left out, it names what is not known: {text}" for text in sweep.space.dropped]
     if not (front := sweep.front()):
-        return lines
+        failed = sweep.having("failed")[-1:]
+        return lines + [f"warning: no trial has worked; the last one {outcome(trial)}" for trial in failed]
     lines.append("front: " + "; ".join(f"{outcome(trial)} (trial {trial['trial']})" for trial in front))
     best = front[-1]["params"]
     lines.append(f"best: trial {front[-1]['trial']}, " + ", ".join(f"{k} {v:.9g}" for k, v in best.items()))
@@ -579,6 +601,8 @@ def parse(argv: list[str]) -> tuple[dict[str, Any], list[tuple[str, str | None]]
             value = words.pop(0) if words and not words[0].startswith("--") else None
         require(value is not None or name in COMMANDS or name not in OPTIONS, f"{word} needs a value")
         if name not in OPTIONS:
+            near = "".join(get_close_matches(name, OPTIONS, 1, 0.85)).replace("_", "-")
+            require(not near, f"{word}: is it --{near}? --fix {name}=VALUE gives it to the trials")
             fixed.append((word[2:], value))
         elif name == "fix":
             require("=" in value, f"--fix: {value!r} must be name=value")
@@ -600,6 +624,9 @@ def configure(options: dict[str, Any], fixed: list) -> dict[str, Any]:
     command = shlex.split(options["command"] or "")
     require(not command or shutil.which(command[0]), f"--command: there is no program {command[:1]}")
     values = {name.replace("-", "_"): parse_value(text) for name, text in fixed}
+    for name in ("seed", "run_dir"):
+        require(name not in values, f"--fix {name}: every trial has its own")
+    require(options["only"] != "", "--only needs names of parameters")
     objective = options["objective"] or ("time" if "stop_score" in values else "score")
     require(objective in ("score", "time"), f"--objective: {objective!r} is not score or time")
     target = values.get("stop_score")
@@ -657,8 +684,8 @@ def main(argv: list[str]) -> int:
             promote(sweep, "best" if command == "promote" else "defaults", options)
         return 0
     except KeyboardInterrupt:
-        again = "" if command in ("promote", "baseline") else f"; go on with: python sweep.py --resume {path}"
-        print(f"interrupted{again}", file=sys.stderr)
+        begun = command in ("run", "resume") and (path / "sweep.json").exists()
+        print(f"interrupted{f'; go on with: python sweep.py --resume {path}' * begun}", file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
         where = f"{path}: " * isinstance(error, json.JSONDecodeError)

@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -89,10 +90,11 @@ class Trial:
             f"exit code {code}{said}": code,
             f"no summary.json{said}": status is None,
             f"status {status}{said}": status != "ok",
-            f"score {score}": not is_number(score),
+            f"score {score!r} in summary.json is no finite number": not is_number(score),
         }
         reason = next((reason for reason, holds in reasons.items() if holds), None)
         saved = status in ("ok", "interrupted") and is_number(score)
+        reason = None if self.timed_out and status == "ok" and saved else reason  # it was done after all
         failed = reason and not (saved and self.timed_out and objective == "time")
         self.usable = self.timed_out or code < 0 or (status is not None and code != 2)
         return {
@@ -221,7 +223,7 @@ class Sweep:
 
     def times(self) -> list[float]:
         """Seconds that trials took to the target, with what a program does not count as cost: its start."""
-        reached = [trial for trial in self.having("ok") if trial["score"] >= self.target]
+        reached = self.reached(self.finished) if self.target < math.inf else []
         return [max(trial["cost"], trial["seconds"]) for trial in reached]
 
     def score(self, trial: dict[str, Any]) -> float:
@@ -233,6 +235,21 @@ class Sweep:
         for trial in sorted(self.having("ok"), key=lambda trial: (trial["cost"], -self.score(trial))):
             front += [trial] if not front or self.score(trial) > self.score(front[-1]) else []
         return front
+
+    def best(self, count: int) -> list[int]:
+        """Numbers of the best trials, the best first: by score or, where they reach the target, by cost."""
+        ranked = sorted(self.having("ok"), key=lambda trial: (-self.score(trial), trial["cost"]))
+        return [trial["trial"] for trial in ranked[:count]]
+
+    def reached(self, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those that worked and, if there is a target, reached it."""
+        good = [result for result in results if result["status"] == "ok"]
+        return [result for result in good if self.target == math.inf or result["score"] >= self.target]
+
+    def merit(self, results: list[dict[str, Any]]) -> tuple[int, float]:
+        """How good settings are that gave these: how many worked or reached it, then their score or time."""
+        values = [r["score"] if self.target == math.inf else -r["cost"] for r in self.reached(results)]
+        return len(values), statistics.median(values) if values else -math.inf
 
     def trial(self, record: dict, worker: int, folder: str, limit: float | None) -> Trial:
         """Starts a trial, with a worker's share of the threads and, of several GPUs, one."""

@@ -12,8 +12,8 @@ distribution  uniform; int_uniform; uniform_pow2: powers of two; log_normal: rat
 mean          where the search begins
 scale         width of the search around good settings, in units of [-1, 1]: a number, "auto" (1, also if left
               out) or "time" (1 / log2(max / min): half a doubling)
-constraints   numbers, names, + - * / // % **, comparisons, and, or. One with a name that is neither searched,
-              nor a constant, nor fixed on the command line is left out
+constraints   numbers, names, + - * / // % **, comparisons, and, or. One with a name that is fixed to what
+              is no number is left out
 constants     values of other names in them; sweep.py adds memory, a trial's share of the machine's in bytes
 
 default.toml is the space of cleanpuffer.py; ENV.toml holds what differs for one environment.
@@ -239,5 +239,11 @@ def read(env: str | None, file: str | None, only: str | None, ranges: str | None
         space[name] |= dict(zip(keys, values, strict=True))
     still = {name: given["mean"] for name, given in space.items() if name not in chosen and "mean" in given}
     values = {name: value for name, value in (still | fixed).items() if is_number(value)}
+    known = {*space, *still, *fixed, *constants, "memory"}
+    for text in constraints if isinstance(constraints, list) else ():
+        with suppress(SyntaxError, TypeError):  # which Space names
+            names = {node.id for node in ast.walk(ast.parse(text, mode="eval")) if isinstance(node, ast.Name)}
+            unknown = ", ".join(sorted(names - known))
+            require(not unknown, f"constraint {text!r}: {unknown} is no parameter, nor fixed, nor a constant")
     return {"space": {name: space[name] for name in chosen if name not in fixed}, "constraints": constraints,
             "constants": constants | values}

@@ -1,5 +1,6 @@
 """The tuner as a library: spaces, constraints, space files."""
 
+import json
 import math
 import subprocess
 import sys
@@ -270,6 +271,23 @@ def test_only_fix_and_ranges():
     s = configured("--env=pong", "--num-envs", "16", "--range=minibatch_size=512:1024:32768").space
     assert "num_envs" not in s.names and len(s.constraints) == 3  # a fixed size counts in constraints
     assert s.from_unit(np.ones(len(s.names)))["minibatch_size"] <= 16 * 256
+
+
+@pytest.mark.parametrize("constraint", ["learning_rate <= Y", "max(gamma, 0.5) <= 1"])
+def test_a_constraint_of_unknown_names_is_refused(constraint, tmp_path):
+    (tmp_path / "x.toml").write_text(
+        f"learning_rate = {json.dumps(LEARNING_RATE)}\ngamma = {json.dumps(SPACE['gamma'])}\n".replace(
+            ":", "="
+        )
+        + f'constraints = ["{constraint}"]\n'
+    )
+    with pytest.raises(ValueError, match="is no parameter, nor fixed, nor a constant"):
+        configured("--space", str(tmp_path / "x.toml"))
+
+
+def test_a_mistyped_option_is_not_the_trainers():
+    with pytest.raises(ValueError, match="--max-second: is it --max-seconds"):
+        sweep.parse(["--env", "pong", "--max-second", "10"])
 
 
 def test_too_little_memory_is_seen_before_a_trial_starts(monkeypatch):
