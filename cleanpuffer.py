@@ -248,7 +248,7 @@ class Policy(nn.Module):
         noise = torch.empty(*shape, self.outputs, device=generator.device)
         if self.continuous:
             return noise.normal_(generator=generator)
-        return noise.uniform_(generator=generator).log_().neg_().log_().neg_()
+        return noise.exponential_(generator=generator).log_().neg_()
 
     def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
         """Random actions: [...] discrete, as argmax(logits + Gumbel noise) draws from softmax(logits), or
