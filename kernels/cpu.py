@@ -218,12 +218,17 @@ class Network(Kernel):
 def speed_up(policy: Any, bfloat16: bool) -> None:
     """Gives a `Policy` the LSTM in C and, where all of it is of those kinds, the network. ValueError if the
     processor has no products of bfloat16."""
-    if policy.lstm is None or policy.hidden_size % 16:
+    lstm = getattr(policy, "lstm", None)
+    if type(lstm) is not nn.LSTM or lstm.input_size % 16 or lstm.hidden_size % 16:
         return
-    policy.kernel = LSTM(policy.lstm, bfloat16)
+    if lstm.num_layers > 1 or lstm.bidirectional or lstm.proj_size or not lstm.bias:
+        return
+    policy.kernel = LSTM(lstm, bfloat16)
     if bfloat16 and not policy.kernel.lib.lstm_has_bfloat16():
         raise ValueError("bfloat16 needs a processor with AVX512_BF16, or a GPU; float32 works here")
-    if isinstance(policy.encoder, nn.Linear) and not policy.continuous and policy.normalizer is None:
+    layers = [getattr(policy, name, None) for name in ("encoder", "actor", "critic")]
+    linear = all(type(layer) is nn.Linear and layer.bias is not None for layer in layers)
+    if linear and not policy.continuous and policy.normalizer is None:
         policy.network = Network(policy, bfloat16)
 
 

@@ -159,3 +159,27 @@ def test_an_edited_trainer_is_not_overruled(monkeypatch, capsys):
             changed.setattr(cleanpuffer.Policy, name, edited)
             assert make_trainer(ent_coef=1.0).policy.network is None
             assert "torch takes over" in capsys.readouterr().out
+
+
+def test_an_edited_network_is_not_overruled(monkeypatch, capsys):
+    """Nor one with other layers, or with weights that are not trained."""
+    original = cleanpuffer.Policy.__init__
+
+    def wider(self):
+        self.actor = torch.nn.Sequential(torch.nn.Linear(32, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+
+    def frozen(self):
+        self.encoder.requires_grad_(False)
+
+    def deeper(self):
+        self.lstm = torch.nn.LSTM(32, 32, num_layers=2, batch_first=True)
+
+    for edit, kernel in ((wider, True), (frozen, True), (deeper, False)):
+
+        def edited(self, *args, edit=edit, **kwargs):
+            original(self, *args, **kwargs)
+            edit(self)
+
+        monkeypatch.setattr(cleanpuffer.Policy, "__init__", edited)
+        policy = make_trainer(hidden_size=32).policy
+        assert policy.network is None and bool(policy.kernel) == kernel
