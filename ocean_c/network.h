@@ -11,6 +11,10 @@
 #ifndef NETWORK_H
 #define NETWORK_H
 
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 #ifdef __AVX512BF16__
 #include <immintrin.h>
 #endif

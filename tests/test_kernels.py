@@ -21,8 +21,8 @@ def module(hidden: int) -> torch.nn.LSTM:
     return lstm
 
 
-def needs(lstm: cpu.Kernel, bfloat16: bool) -> None:
-    if bfloat16 and not lstm.lib.lstm_has_bfloat16():
+def needs(bfloat16: bool) -> None:
+    if bfloat16 and not cpu.has_bfloat16():
         pytest.skip("this processor has no products of bfloat16")
 
 
@@ -49,7 +49,7 @@ def test_lstm(hidden, shape, bfloat16):
     over sums of 256, or 8 bits of bfloat16."""
     lstm = module(hidden)
     kernel = cpu.LSTM(lstm, bfloat16)
-    needs(kernel, bfloat16)
+    needs(bfloat16)
     x, state = torch.randn(*shape, hidden, requires_grad=True), tuple(torch.randn(2, shape[0], hidden))
     d = torch.randn(*shape, hidden)
     h, last = kernel(x, state)
@@ -100,9 +100,9 @@ def test_network(env, settings, bfloat16):
     """Playing, gradients, losses, values and ratios are those of Policy and Trainer.gradients."""
     trainer = make_trainer(env=env, **settings)
     policy, s = trainer.policy, trainer.segments
+    needs(bfloat16)
     cpu.speed_up(policy, bfloat16)
     kernel, network = policy.kernel, policy.network
-    needs(network, bfloat16)
     trainer.collect()
     s.logprobs += 0.3 * torch.randn_like(s.logprobs)  # ratios on both sides of the clip
     s.valid[::3] = 0
