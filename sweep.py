@@ -51,7 +51,7 @@ import numpy as np
 
 import spaces
 from spaces import Space, is_number, parse_value, require
-from trials import Sweep, Trial, curve, supervise
+from trials import Sweep, Trial, curve, outcome, row, supervise
 
 COMMANDS = ("resume", "status", "promote", "baseline")
 SETTINGS = ("env", "command", "space", "only", "range", "fix", "objective", "sampler", "rule", "seed",
@@ -525,7 +525,9 @@ def promote(sweep: Sweep, label: str, options: dict[str, Any]) -> None:
 
     def settings(number: int) -> dict[str, Any]:
         params = dict(sweep.trials[number]["params"])
-        if total := (sweep.fixed | params).get("total_timesteps"):
+        total = (sweep.fixed | params).get("total_timesteps")
+        require(total or not options["steps"], "--steps: these trials have no total_timesteps to multiply")
+        if total:
             more = 1.5 if time_counts else 1.25  # just enough for one seed may not be for another
             params["total_timesteps"] = round(total * (options["steps"] or more))
         return params
@@ -556,20 +558,6 @@ def promote(sweep: Sweep, label: str, options: dict[str, Any]) -> None:
             values = [result[name] for result in good]
             line += f", {name} {np.median(values):.4g} ({min(values):.4g} to {max(values):.4g})"
         print(line)
-
-
-def outcome(trial: dict[str, Any]) -> str:
-    if trial["cost"] is None:
-        return trial["status"]
-    words = "failed" if trial["status"] == "failed" else f"score {trial['score']:.4g}"
-    return f"{words} in {trial['cost']:.4g} s" + (f": {trial['reason']}" if trial["reason"] else "")
-
-
-def row(trial: dict[str, Any]) -> str:
-    """A trial in a line as wide as the terminal."""
-    settings = ", ".join(f"{name} {value:.4g}" for name, value in trial["params"].items())
-    line = f"trial {trial['trial']:<4} {outcome(trial):28.60}  {settings}"
-    return line[: shutil.get_terminal_size((999, 24)).columns]
 
 
 def describe(sweep: Sweep) -> list[str]:
@@ -650,31 +638,35 @@ def main(argv: list[str]) -> int:
             return 0
         options, fixed = parse(argv)
         command, *more = [name for name in COMMANDS if options[name] is not None] or ["run"]
-        if command not in ("promote", "baseline"):
-            more += [name for name in ("trial", "seeds", "steps") if options[name] is not None]
-        require(not more, f"--{', --'.join(more)}: there is one command at a time, "
-                "and --trial, --seeds and --steps are for --promote and --baseline")
+        alone = {"promote": (), "baseline": ("trial", "steps")}.get(command, ("trial", "steps", "seeds"))
+        more += [name for name in alone if options[name] is not None]
+        require(not more, f"--{', --'.join(more)}: there is one command at a time; --trial and --steps are "
+                "for --promote, --seeds is for it and --baseline")
         name = f"{options['env'] or 'command'}/{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
         path = Path(options.get(command) or options["sweep_dir"] or f"sweeps/{name.replace(':', '-')}")
-        named = command == "run" or options[command] or options["sweep_dir"]
-        require(named, f"--{command} needs the folder of a sweep")
+        named = command == "run" or bool(options[command]) ^ bool(options["sweep_dir"])
+        require(named, f"--{command} needs the folder of a sweep, once")
         saved = json.loads((path / "sweep.json").read_text()) if (path / "sweep.json").exists() else {}
         require(saved or command == "run", f"there is no sweep in {path}")
         needed = {"command", "fixed", "space", "constraints", "constants", "objective", "rule", "sampler"}
-        whole = not saved or (isinstance(saved, dict) and needed <= {*saved})
+        whole = isinstance(saved, dict) and (not saved or needed <= {*saved})
+        whole = whole and all(is_number(saved.get(name) or 0) for name in (*LIMITS, "seed"))
         require(whole, f"{path / 'sweep.json'} is damaged")
         settings = configure(options, fixed) if command == "run" else {}
         changes = fixed or any(options[name] is not None for name in SETTINGS)
         require(settings or not changes, f"{path} has its settings; only limits can be changed")
         others = [name for name in settings if saved and saved[name] != settings[name]]
         require(not others, f"{path} was made with another {', '.join(others)}; see sweep.json there")
-        config = {"workers": 1, "seed": int.from_bytes(os.urandom(4))} | saved | settings
+        config = {"workers": 1, "seed": int.from_bytes(os.urandom(4)), "cwd": os.getcwd()} | saved | settings
         config |= {name: options[name] or config.get(name) for name in LIMITS}
         if not (config["max_trials"] or config["max_seconds"] or config["budget"]):
             config["max_trials"] = 100
         sweep = Sweep(path, config)
         if command in ("run", "resume"):
             run(sweep)
+            if sweep.finished and not sweep.front():
+                print(f"sweep.py: error: {path}: no trial has worked", file=sys.stderr)
+                return 1
         elif command == "status":
             sweep.open(alone=False)
             ended = [trial for trial in sweep.trials.values() if trial["status"] != "running"]
@@ -687,6 +679,9 @@ def main(argv: list[str]) -> int:
         begun = command in ("run", "resume") and (path / "sweep.json").exists()
         print(f"interrupted{f'; go on with: python sweep.py --resume {path}' * begun}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `--status DIR | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
     except (ValueError, OSError) as error:
         where = f"{path}: " * isinstance(error, json.JSONDecodeError)
         print(f"sweep.py: error: {where}{error}", file=sys.stderr)

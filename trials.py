@@ -43,17 +43,20 @@ os.execvp(sys.argv[1], sys.argv[1:])
 class Trial:
     """One run of a command, in a process group of its own, for at most `limit` seconds.
 
-    record is the caller's. folder, made anew, will hold output.txt and, given as --run-dir, `run`.
+    record is the caller's. folder, made anew, will hold output.txt and, given as --run-dir, `run`. cwd is
+    where the command starts.
     """
 
-    def __init__(self, record: dict, folder: Path, words: list[str], env: dict, limit: float | None):
+    def __init__(
+        self, record: dict, folder: Path, words: list[str], env: dict, limit: float | None, cwd: str
+    ):
         self.record, self.folder, self.limit = record, folder, limit or math.inf
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         words = [sys.executable, "-S", "-c", GUARD, *words, "--run-dir", str(self.folder / "run")]
         with open(self.folder / "output.txt", "wb") as out:
             self.process = subprocess.Popen(
-                words, stdin=subprocess.PIPE, stdout=out, stderr=out, env=env, start_new_session=True
+                words, stdin=subprocess.PIPE, stdout=out, stderr=out, env=env, cwd=cwd, start_new_session=True
             )
         self.began, self.timed_out = time.monotonic(), False
         self.deadline = self.began + self.limit
@@ -259,4 +262,19 @@ class Sweep:
         fixed = [(name, text) for name, text in self.config["fixed"] if name.replace("-", "_") not in params]
         for name, value in (*fixed, *params.items(), ("seed", record["seed"])):
             words += [f"--{name}"] if value is None else [f"--{name}", str(value)]
-        return Trial(record, self.path.resolve() / folder / f"{record['trial']:04}", words, env, limit)
+        folder = self.path.resolve() / folder / f"{record['trial']:04}"
+        return Trial(record, folder, words, env, limit, self.config["cwd"])
+
+
+def outcome(trial: dict[str, Any]) -> str:
+    if trial["cost"] is None:
+        return trial["status"]
+    words = "failed" if trial["status"] == "failed" else f"score {trial['score']:.4g}"
+    return f"{words} in {trial['cost']:.4g} s" + (f": {trial['reason']}" if trial["reason"] else "")
+
+
+def row(trial: dict[str, Any]) -> str:
+    """A trial in a line as wide as the terminal."""
+    settings = ", ".join(f"{name} {value:.4g}" for name, value in trial["params"].items())
+    line = f"trial {trial['trial']:<4} {outcome(trial):28.60}  {settings}"
+    return line[: shutil.get_terminal_size((999, 24)).columns]

@@ -210,8 +210,8 @@ def test_failures_are_observations(here, monkeypatch, kind, reason):
 @pytest.mark.parametrize("mode", ["child", "stubborn"])
 def test_a_trial_over_its_time_is_a_failure(here, mode):
     began = time.monotonic()
-    done(tuned("--max-trials=1", "--trial-seconds=0.5", f"--mode={mode}"))
-    assert time.monotonic() - began < 12
+    out = done(tuned("--max-trials=1", "--trial-seconds=0.5", f"--mode={mode}"), code=1)
+    assert "s: no trial has worked" in out and time.monotonic() - began < 12
     assert ends(here)[0]["status"] == "failed" and ends(here)[0]["reason"] == "not done in 0.5 s"
     assert 0.5 <= ends(here)[0]["cost"] < 9
     assert (here / "s/trials/0001/run/asked").exists() == (mode == "child")  # it may save what it has
@@ -293,6 +293,8 @@ def test_threads_and_gpus_are_shared_out(here, monkeypatch):
         (["--promote=nowhere", "--steps=2", "--trial=3"], "there is no sweep in nowhere"),
         (["--promote=nowhere"], "there is no sweep in nowhere"),
         (["--promote"], "--promote needs the folder of a sweep"),
+        (["--status=nowhere", "--sweep-dir=other"], "--status needs the folder of a sweep, once"),
+        (["--baseline=nowhere", "--steps=2"], "--steps: there is one command at a time"),
         (["--status=other"], "sweep.json is damaged"),
         (["--env=pong", "--sweep-dir=other"], "sweep.json is damaged"),
         (["--env=pong", "--only=gamma", "--range=horizon=8:64"], "--range: horizon is not searched"),
@@ -380,6 +382,15 @@ def test_a_sweep_goes_on(here):
     assert [record["params"] for record in starts(here)] == params
     settings = json.loads((here / "s" / "sweep.json").read_text())
     assert settings["max_trials"] == 6 and settings["seed"] == 5
+
+
+def test_a_sweep_goes_on_from_another_folder(here, monkeypatch):
+    """Trials start where the sweep was begun: its command may name files from there."""
+    done(tuned("--max-trials=1"))
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    done(command("--resume=../s", "--max-trials=2"))
+    assert [record["status"] for record in ends(here)] == ["ok", "ok"]
 
 
 @pytest.mark.parametrize(
@@ -479,8 +490,23 @@ def test_a_result_that_stands_twice_does_not_count_twice(here):
 
 def test_damaged_settings_are_named(here):
     done(tuned("--max-trials=1"))
-    (here / "s" / "sweep.json").write_text("{")
-    assert "error: s: " in done(command("--status=s"), code=2)
+    text = (here / "s" / "sweep.json").read_text()
+    for damaged in ("{", "[]", text.replace('"workers": 1', '"workers": "two"')):
+        (here / "s" / "sweep.json").write_text(damaged)
+        assert "error: s" in done(command("--status=s"), code=2)
+
+
+def test_what_is_printed_may_be_cut(here):
+    done(tuned("--max-trials=1"))
+    shown = subprocess.run(
+        f"{' '.join(command('--status=s'))} | true", shell=True, capture_output=True, text=True
+    )
+    assert shown.stderr == ""
+
+
+def test_steps_need_a_number_of_steps(here):
+    done(tuned("--max-trials=1"))
+    assert "no total_timesteps to multiply" in done(command("--promote=s", "--steps=2"), code=2)
 
 
 def test_help_has_a_line_for_each_option(here):
