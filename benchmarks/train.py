@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 import cleanpuffer
+from settings import choose_sizes, parse_arguments
 
 
 def matrix_product_rate(threads: int, seconds: float = 0.5) -> float:
@@ -44,8 +45,8 @@ def matrix_product_rate(threads: int, seconds: float = 0.5) -> float:
 
 
 def make_trainer(arguments: list[str]) -> cleanpuffer.Trainer:
-    args = cleanpuffer.parse_arguments([*arguments, "--total-timesteps", str(10**12)])
-    cleanpuffer.choose_sizes(args)
+    args = parse_arguments([*arguments, "--total-timesteps", str(10**12)], cleanpuffer.Args)
+    choose_sizes(args)
     trainer = cleanpuffer.Trainer(args)
     for _ in range(2):  # warm up
         trainer.collect()

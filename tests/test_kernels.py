@@ -8,6 +8,7 @@ import torch
 import cleanpuffer
 from cleanpuffer import Args, Trainer
 from kernels import cpu
+from settings import choose_sizes
 
 SIZES = list(itertools.product((16, 48, 128), ((1, 1), (5, 7), (9, 16))))  # hidden, (rows, horizon)
 PRECISIONS = pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
@@ -28,7 +29,7 @@ def needs(bfloat16: bool) -> None:
 
 def make_trainer(**settings) -> Trainer:
     args = Args(**({"num_envs": 16, "horizon": 16, "minibatch_size": 64, "num_threads": 1} | settings))
-    cleanpuffer.choose_sizes(args)
+    choose_sizes(args)
     return Trainer(args)
 
 

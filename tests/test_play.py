@@ -24,9 +24,9 @@ from gymnasium.spaces import Box, MultiDiscrete
 from PIL import Image, ImageGrab
 from test_runs import NO_DISPLAY, ROOT, SMALL, fails, run
 
-import cleanpuffer
 import envs
 from envs import render, screens
+from settings import read_settings
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
@@ -541,7 +541,7 @@ def test_play_without_keys(monkeypatch):
 
 def test_settings_from_a_file_do_not_play(tmp_path):
     (tmp_path / "settings.json").write_text('{"play": true, "gamma": 0.5}')
-    assert cleanpuffer.read_settings(str(tmp_path / "settings.json")) == {"gamma": 0.5}
+    assert read_settings(str(tmp_path / "settings.json")) == {"gamma": 0.5}
 
 
 # In a window

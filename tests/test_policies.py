@@ -10,6 +10,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary
 import cleanpuffer
 import policies
 from cleanpuffer import Policy
+from settings import choose_sizes
 
 VECTOR = Box(-10, 10, (3,), np.float32)
 LEGS = Box(np.float32([-2, 0]), np.float32([2, 10]), dtype=np.float32)
@@ -132,7 +133,7 @@ def make_trainer(**settings) -> cleanpuffer.Trainer:
     args = cleanpuffer.Args(
         **{"env": "squared", "num_envs": 8, "horizon": 16, "minibatch_size": 64} | settings
     )
-    cleanpuffer.choose_sizes(args)
+    choose_sizes(args)
     return cleanpuffer.Trainer(args)
 
 

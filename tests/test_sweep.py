@@ -12,7 +12,8 @@ import pytest
 
 import envs
 import sweep
-from cleanpuffer import choose_sizes, parse_arguments
+from cleanpuffer import Args
+from settings import choose_sizes, parse_arguments
 
 ROOT = Path(__file__).resolve().parent.parent
 LEARNING_RATE = {"distribution": "log_normal", "min": 1e-5, "max": 0.1, "mean": 0.01, "scale": "auto"}
@@ -232,7 +233,7 @@ def configured(*arguments: str) -> sweep.Sweep:
 def test_the_search_begins_at_what_the_trainer_does(name):
     """Every space's centre holds its constraints and is the trainer's default on a processor."""
     s = configured("--env", name).space
-    defaults = parse_arguments(["--env", name, "--device", "cpu"])
+    defaults = parse_arguments(["--env", name, "--device", "cpu"], Args)
     choose_sizes(defaults)
     assert s.from_unit(s.centre) == {parameter: getattr(defaults, parameter) for parameter in s.names}
     agents = envs.resolve(name, defaults.env_config)[1]
@@ -251,7 +252,7 @@ def test_suggestions_of_the_default_space_are_taken_by_the_trainer():
         s = configured("--env", name).space
         for unit in np.random.default_rng(2).uniform(-1, 1, (20, len(s.names))):
             words = [f"--{key}={value}" for key, value in s.from_unit(unit).items()]
-            choose_sizes(parse_arguments(["--env", name, "--device", "cpu", *words]))
+            choose_sizes(parse_arguments(["--env", name, "--device", "cpu", *words], Args))
 
 
 def test_foreign_environments_take_the_default_space():

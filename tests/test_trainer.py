@@ -13,6 +13,7 @@ import cleanpuffer
 import envs
 from cleanpuffer import Args, Muon, Scores, Trainer, advantages_reference, orthogonalize
 from kernels import cpu
+from settings import choose_sizes
 
 
 def make_trainer(**settings) -> Trainer:
@@ -24,7 +25,7 @@ def make_trainer(**settings) -> Trainer:
         "hidden_size": 16,
     } | settings
     args = Args(**{"device": "cpu", "num_threads": 1, "groups": 1} | settings)
-    cleanpuffer.choose_sizes(args)
+    choose_sizes(args)
     return Trainer(args)
 
 

@@ -1,0 +1,185 @@
+"""Settings: from the command line, a --config file, a run, an environment; sizes for the machine.
+
+They are those of a dataclass, `cleanpuffer.Args` or one made from it.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import io
+import json
+import math
+import os
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import envs
+from kernels import cpu
+from trackers import UsageError
+
+LIMITS = {  # lowest and highest value
+    (0, 1): "gamma gae_lambda prio_beta0 eps state_reset",
+    (0, 0.9999999): "beta1 beta2",
+    (0, 1e30): "learning_rate min_learning_rate",
+    (0, 1e6): "update_epochs rho_clip c_clip clip_coef vf_coef vf_clip_coef max_grad_norm prio_alpha",
+    (-1e6, 1e6): "ent_coef",
+    (-1e30, 1e30): "stop_score",
+    (0.01, 1e6): "log_interval",
+    (0, 2**63 - 1): "seed",
+    (1, 2**50): "total_timesteps minibatch_size episodes checkpoint_interval",
+    (1, 2**24): "num_envs",
+    (1, 2**16): "horizon hidden_size",
+    (1, 1024): "num_threads env_threads groups",
+}
+
+
+def parse_arguments(argv: list[str], kind: type) -> Any:
+    """Settings, of a dataclass such as cleanpuffer.Args, from, in order of precedence: the command line, the
+    --config file or the run that is resumed or played, the environment's `train`, the defaults of the class.
+    Raises UsageError."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--env", "--config", "--resume", "--eval", "--watch", "--run-dir"):
+        early.add_argument(name, nargs="?")
+    first = early.parse_known_args(argv)[0]
+    if sum(name is not None for name in (first.resume, first.eval, first.watch)) > 1:
+        raise UsageError("--resume, --eval and --watch are different things to do: give one of them")
+    if first.resume and first.run_dir:
+        raise UsageError(f"--run-dir: --resume {first.resume} goes on in place, in its own folder")
+    run = first.resume or first.eval or first.watch
+    source = str(Path(run) / "config.json") if run else first.config
+    file = read_settings(source) if source else {}
+    env = first.env or str(file.get("env", kind.env))
+    try:
+        spec = envs.spec(env)
+    except ValueError as error:
+        raise UsageError(f"--env: {error}") from None
+    if env != file.get("env", env):
+        if run:
+            raise UsageError(f"--env: {run} was trained on {file['env']}, not on {env}")
+        for name in ("env_config", "num_envs", "groups", "minibatch_size"):  # of another environment
+            file.pop(name, None)
+    knobs = {knob: default for knob, (default, _, _) in spec.config.items()}
+    sizes = ("num_envs", "hidden_size")  # which choose_sizes puts where auto stands
+    args = kind(env=env, env_config=knobs, **{k: v for k, v in spec.train.items() if k not in sizes})
+    args = parse_tokens(args, settings_tokens(file), f"{source}: ")
+    args = parse_tokens(args, argv, "")
+    args.run_dir = args.resume or args.run_dir
+    for (low, high), names in LIMITS.items():
+        for name in names.split():
+            value = getattr(args, name)
+            if value not in (None, "auto") and not low <= value <= high:
+                raise UsageError(f"--{name.replace('_', '-')}: {value} is not between {low} and {high}")
+    if args.min_learning_rate > args.learning_rate:
+        raise UsageError(f"--min-learning-rate: {args.min_learning_rate} is above --learning-rate")
+    return args
+
+
+def read_settings(path: str) -> dict[str, Any]:
+    """The settings in a run's config.json or a flat JSON object, without those that belong to one command."""
+    try:
+        settings = json.loads(Path(path).read_text())
+        settings = settings.get("args", settings)
+        settings = {name.replace("-", "_"): value for name, value in settings.items() if value is not None}
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, AttributeError):
+        raise UsageError(f"{path} is no JSON object of settings") from None
+    command = ("run_dir", "resume", "watch", "play", "eval", "gif", "list", "episodes", "config")
+    return {name: value for name, value in settings.items() if name not in command}
+
+
+def settings_tokens(settings: dict[str, Any]) -> list[str]:
+    """Settings as command-line arguments, so that both are checked alike."""
+    tokens = []
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            tokens += settings_tokens({f"{name}.{knob}": number for knob, number in value.items()})
+        elif isinstance(value, bool):
+            tokens.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            tokens.append(f"--{name}={value}")
+    return tokens
+
+
+def parse_tokens(args: Any, tokens: list[str], origin: str) -> Any:
+    """`args` with the tokens over them. tyro's boxed errors become one line."""
+    import tyro
+
+    boxed = io.StringIO()
+    try:
+        with redirect_stderr(boxed):
+            return tyro.cli(type(args), args=tokens, default=args, prog="cleanpuffer.py")
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    lines = [line.strip("│ \n") for line in boxed.getvalue().splitlines() if line.startswith("│")]
+    end = next((i for i, line in enumerate(lines) if not line.strip("─")), len(lines))
+    message = " ".join(lines[:end])
+    if message.startswith("Unrecognized options: "):
+        unknown = message.split(": ")[1].split(",")[0].split("=")[0]
+        names = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(args)]
+        names += [f"--env-config.{knob}" for knob in args.env_config]
+        near = difflib.get_close_matches(unknown.replace("_", "-"), names, 2)
+        hint = f"is it {' or '.join(near)}?" if near else "--help lists them all"
+        message = f"unknown argument {unknown}: {hint}"
+    raise UsageError(origin + message)
+
+
+def choose_sizes(args: Any) -> None:
+    """Puts numbers where args say auto, for a processor or a GPU. UsageError for sizes that cannot be."""
+    if args.device == "auto":
+        args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    on_gpu = args.device.startswith("cuda")
+    gpus = torch.cuda.device_count()
+    devices = ["cpu", *["cuda"][:gpus], *(f"cuda:{i}" for i in range(gpus))]
+    if args.device not in devices:
+        raise UsageError(f"--device: {args.device} is not there; this machine has {', '.join(devices)}")
+    try:
+        args.env_config, agents = envs.resolve(args.env, args.env_config)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"--env-config: {str(error).removeprefix('config ')}") from None
+    if args.cuda_graphs and not on_gpu:
+        raise UsageError(f"--cuda-graphs: they are for GPUs, and this runs on {args.device}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    auto = {"num_threads": max(cores, args.env_threads), "hidden_size": 32, "num_envs": max(1, 256 // agents)}
+    auto |= {name: size for name, size in envs.spec(args.env).train.items() if name in auto}
+    if on_gpu and ":" not in args.env:  # which has room for more
+        auto |= {"hidden_size": 128, "num_envs": max(auto["num_envs"], 4096 // agents)}
+    for name, value in auto.items():
+        if getattr(args, name) == "auto":
+            setattr(args, name, value)
+    if args.precision == "auto":  # bfloat16 where it is faster: wide networks on processors that have it
+        wide = not on_gpu and args.hidden_size >= 64
+        args.precision = "bfloat16" if wide and cpu.has_bfloat16() else "float32"
+    if args.env_threads > args.num_threads:
+        raise UsageError(f"--env-threads: {args.env_threads} is more than --num-threads {args.num_threads}")
+    rows = args.num_envs * agents
+    batch = rows * args.horizon
+    if args.groups == "auto":  # on a processor, parts that stay in a core's cache
+        most = min(2 if on_gpu else rows // 512, args.num_envs, 64)
+        args.groups = max((g for g in range(1, most + 1) if args.num_envs % g == 0), default=1)
+    if args.num_envs % args.groups:
+        raise UsageError(f"--groups: {args.groups} does not divide --num-envs {args.num_envs}")
+    if args.minibatch_size == "auto":
+        steps = min(batch, 16384) if on_gpu else max(min(batch, 2048), batch // 8)
+        args.minibatch_size = max(1, steps // args.horizon) * args.horizon
+    if args.minibatch_size % args.horizon or args.minibatch_size > batch:
+        raise UsageError(
+            f"--minibatch-size: {args.minibatch_size} must be a multiple of --horizon "
+            f"{args.horizon} and at most the batch, {rows} rows x {args.horizon} = {batch}"
+        )
+    spec = envs.spec(args.env)
+    space, actions = spec.observation_space(args.env_config), spec.action_space(args.env_config)
+    needed = batch * (space.dtype.itemsize * math.prod(space.shape) + 38)  # experience
+    needed += batch * 16 * int(getattr(actions, "n", math.prod(actions.shape)))  # noise and outputs
+    needed += args.hidden_size * (16 * rows + 128 * args.hidden_size)  # states; weights, momenta
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = torch.cuda.mem_get_info(args.device)[1] if on_gpu else memory
+    if needed > memory:
+        raise UsageError(
+            f"--num-envs: {args.num_envs} with --horizon {args.horizon}, --hidden-size "
+            f"{args.hidden_size} needs {needed / 2**30:.0f} GB; here are {memory / 2**30:.0f}"
+        )
