@@ -95,6 +95,7 @@ class Args:
     min_learning_rate: float = 0.0  # at the end of the schedule
     schedule: Literal["cosine", "linear", "constant"] = "cosine"  # of the learning rate
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"  # of the factors of large products
+    compile: bool = False  # torch.compile the policy; the network in C, where it can be used, comes first
     cuda_graphs: bool = False  # on a GPU: launch a policy's step, and a minibatch's, as one
     optimizer: Literal["muon", "adam"] = "muon"  # Muon for matrices, or Adam for everything
     beta1: float = 0.9  # momentum of Muon, first moment of Adam
@@ -457,7 +458,11 @@ class Trainer:
             say("Policy or gradients() is not what the network in C computes: torch takes over, more slowly")
             self.policy.network = None
         self.old_values = torch.zeros_like(self.segments.values)  # of the rollout
+        if args.compile:
+            self.policy.step = torch.compile(self.policy.step, dynamic=True)
+            self.policy.forward = torch.compile(self.policy.forward, dynamic=True)
         self.play = [self.policy.play] * args.groups
+        self.streams = [torch.cuda.Stream(self.device) if on_gpu else None for _ in self.play]
         if args.cuda_graphs:
             from kernels import gpu
 
@@ -525,7 +530,9 @@ class Trainer:
         noise = self.policy.noise(horizon, rows, generator=generator)
         for kernel in filter(None, (self.policy.kernel, self.policy.network)):
             kernel.weights(anew=True)
-        self.parallel(lambda group: self.rollout(group, noise), range(self.args.groups))
+        self.parallel(lambda group: self.in_stream(group, noise), range(self.args.groups))
+        for stream in filter(None, self.streams):
+            torch.cuda.default_stream(self.device).wait_stream(stream)
         if self.args.normalize_returns:
             self.scale_rewards()
 
@@ -537,6 +544,14 @@ class Trainer:
                                self.args.gamma, 1.0, 1.0, 1.0)[1]  # advantages over values of nothing
         self.return_moment += torch.stack((sums.square().mean(0).sum(), sums.new_tensor(self.args.horizon)))
         s.rewards /= (self.return_moment[0] / self.return_moment[1] + 1e-8).sqrt()
+
+    def in_stream(self, group: int, noise: Tensor) -> None:
+        """`rollout`; on a GPU in a stream of the group's own, so that copies of one group go on while the
+        policy works for another, and wait for no more than the group's own results."""
+        if stream := self.streams[group]:
+            stream.wait_stream(torch.cuda.default_stream(self.device))
+        with torch.cuda.stream(stream):
+            self.rollout(group, noise)
 
     @torch.inference_mode()
     def rollout(self, group: int, noise: Tensor) -> None:

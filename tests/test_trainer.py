@@ -520,3 +520,14 @@ def test_score_window():
     assert scores.means()["episodes"] == 100
     scores.add({"score": 2.0, "perf": 0.5, "n": 80.0})
     assert scores.means()["episodes"] == 180
+
+
+def test_a_compiled_policy_learns_the_same():
+    """To rounding, which fused operations change. Of what torch does; the network in C is not compiled."""
+    losses = []
+    for compiled in (False, True):
+        trainer = make_trainer(recurrent="none", compile=compiled)
+        trainer.collect()
+        trainer.update()
+        losses.append(trainer.losses)
+    torch.testing.assert_close(*losses, atol=1e-4, rtol=1e-3)
