@@ -454,7 +454,7 @@ class Trainer:
         self.return_moment = torch.zeros(2, device=self.device)  # sum of squared returns, and how many
         env.reset()
         self.state = self.policy.initial_state(env.num_envs)
-        if self.policy.network and not self.network_agrees():
+        if self.policy.network and not cpu.network_agrees(self):
             say("Policy or gradients() is not what the network in C computes: torch takes over, more slowly")
             self.policy.network = None
         self.old_values = torch.zeros_like(self.segments.values)  # of the rollout
@@ -471,29 +471,6 @@ class Trainer:
             changed += [x for group in optimizer.moments for tensors in group for x in tensors]
             self.play = [gpu.Graph(self.policy.play) for _ in range(args.groups)]
             self.learn = gpu.Graph(self.learn, changed)
-
-    def network_agrees(self) -> bool:
-        """Whether the network in C does what `Policy` and `gradients`, which people edit, say: on made-up
-        segments, which are overwritten soon."""
-        policy, s, generator = self.policy, self.segments, torch.Generator().manual_seed(0)
-        network, rows, horizon = policy.network, min(len(s.h), 16), self.args.horizon
-        observations = torch.from_numpy(self.env.observations[:rows])
-        state = torch.randn(2, rows, policy.hidden_size, generator=generator)
-        noise = policy.noise(rows, generator=generator)
-        s.observations[:rows], s.h[:rows], s.c[:rows] = observations.unsqueeze(1), *state
-        s.actions[:rows] = torch.randint(policy.outputs, (rows, horizon), generator=generator)
-        made_up = torch.rand(5, rows, horizon, generator=generator)
-        s.logprobs[:rows], s.valid[:rows], self.old_values = -made_up[0], made_up[1] > 0.2, made_up[2]
-        results = []
-        try:
-            for policy.network in (None, network):
-                *played, (h, c) = policy.play(observations, tuple(state), noise)
-                gradients, *rest = self.gradients(torch.arange(rows), *made_up[3:], rows * horizon)
-                results.append([*played, h, c, *gradients, *rest])
-            pairs = [(a.double(), b.double()) for a, b in zip(*results, strict=True)]
-            return all((a - b).norm() <= 0.02 * a.norm() + 1e-6 for a, b in pairs)
-        except (RuntimeError, ValueError, TypeError):  # of other shapes, more or fewer weights, …
-            return False
 
     def autocast(self) -> Any:
         """bfloat16 on a GPU, as a context; on a processor the kernels see to it."""

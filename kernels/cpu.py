@@ -6,6 +6,7 @@ trainer compares `Network` with them before it uses it. Without a compiler torch
 """
 
 import ctypes
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -230,6 +231,66 @@ def speed_up(policy: Any, bfloat16: bool) -> None:
     linear = all(type(layer) is nn.Linear and layer.bias is not None for layer in layers)
     if linear and not policy.continuous and policy.normalizer is None:
         policy.network = Network(policy, bfloat16)
+
+
+def network_agrees(trainer: Any) -> bool:
+    """Whether the network in C does what `Policy` and `Trainer.gradients`, which people edit, say: on made-up
+    segments, in the middle of the run, with the first weights and with ones that are farther and farther off.
+
+    Both compute in float32, which differs by 1e-5 at most. Ratios and values keep away from where a loss has
+    its kinks, as rounding would decide there; beyond them are some on either side.
+    """
+    policy, args, space = trainer.policy, trainer.args, trainer.env.single_observation_space
+    kept = trainer.segments, trainer.steps, trainer.updates, policy.kernel, policy.network
+    parameters, generator = list(policy.parameters()), torch.Generator().manual_seed(0)
+    first, rows, horizon = [p.detach().clone() for p in parameters], 64, 4
+
+    def pick(*distances: float) -> Tensor:
+        choices = torch.tensor(distances + tuple(-x for x in distances))
+        return choices[torch.randint(len(choices), (rows, horizon), generator=generator)]
+
+    try:
+        s = trainer.segments = type(trainer.segments)(rows, horizon, space, policy, "cpu")
+        trainer.steps, trainer.updates = args.total_timesteps // 2, 1000
+        policy.kernel, network = LSTM(policy.lstm), Network(policy)
+        limit = 4 / policy.scale  # of what has no bounds
+        low, high = (torch.tensor(x).double().clamp(-limit, limit) for x in (space.low, space.high))
+        observations, zero = torch.rand(2, *s.observations.shape, generator=generator)
+        observations = (low + (high - low) * observations) * (zero > 0.3)
+        s.observations.copy_(observations if s.observations.is_floating_point() else observations.round())
+        if policy.action_mask:  # an action is legal
+            s.observations.flatten(2)[..., policy.action_mask][..., 0] = 1
+        s.h, s.c = torch.randn(2, rows, policy.hidden_size, generator=generator)
+        s.valid.copy_(torch.rand(rows, horizon, generator=generator) > 0.2)
+        clip, reach = math.log1p(max(args.clip_coef, 0.1)), args.vf_clip_coef or 0.2
+        for spread in (0, 1, 10):
+            with torch.no_grad():
+                for p, begun in zip(parameters, first, strict=True):
+                    change = torch.randn(p.shape, generator=generator) / p.shape[-1] ** 0.5
+                    p.copy_(begun + spread * change)
+                policy.network = None
+                outputs, values = policy(s.observations, (s.h, s.c))
+                s.actions = policy.draw(outputs, policy.noise(rows, horizon, generator=generator))
+                s.logprobs = policy.logprobs(outputs, s.actions)[0] + pick(0.5 * clip, 3 * clip, 1.5)
+                trainer.old_values = values + pick(0.5 * reach, 2 * reach)
+                targets = values + pick(0.3 * reach, 4 * reach, 3.1)
+            advantages = torch.randn(rows, horizon, generator=generator)
+            noise = policy.noise(rows, generator=generator)
+            results = []
+            for policy.network in (None, network):
+                *played, (h, c) = policy.play(s.observations[:, 0], (s.h, s.c), noise)
+                gradients, *rest = trainer.gradients(torch.arange(rows), advantages, targets, rows * horizon)
+                results.append([*played, h, c, *gradients, *rest])
+            for a, b in zip(*results, strict=True):
+                if not (a.double() - b.double()).norm() <= 1e-3 * a.double().norm() + 1e-6:
+                    return False
+        return True
+    except (RuntimeError, ValueError, TypeError, AttributeError):  # of other shapes, more or fewer weights, …
+        return False
+    finally:
+        trainer.segments, trainer.steps, trainer.updates, policy.kernel, policy.network = kept
+        with torch.no_grad():
+            torch._foreach_copy_(parameters, first)
 
 
 DECLARATIONS = """

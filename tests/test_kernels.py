@@ -1,6 +1,8 @@
 """The kernels in C against what they are fast versions of."""
 
+import inspect
 import itertools
+import textwrap
 
 import pytest
 import torch
@@ -160,6 +162,60 @@ def test_an_edited_trainer_is_not_overruled(monkeypatch, capsys):
             changed.setattr(cleanpuffer.Policy, name, edited)
             assert make_trainer(ent_coef=1.0).policy.network is None
             assert "torch takes over" in capsys.readouterr().out
+
+
+EDITS = {  # method: what to replace there, and by what; some show only with weights or samples of some kind
+    "Policy.encode": [
+        ("torch.relu(self.encoder(x.flatten(-", "nn.functional.leaky_relu(self.encoder(x.flatten(-"),
+        ("torch.relu(self.encoder(x.flatten(-", "nn.functional.relu6(self.encoder(x.flatten(-"),
+        ("observations.float()", "observations.float().clamp(-0.7, 0.7)"),
+    ],
+    "Policy.heads": [
+        ("self.actor(x).float()", "10 * torch.tanh(self.actor(x).float() / 10)"),
+        ("squeeze(-1).float()", "squeeze(-1).float().clamp(-10, 10)"),
+        ("is not None", "is ..."),  # no mask
+        ("-1e9", "-5.0"),
+    ],
+    "Policy.draw": [("outputs + noise", "outputs / 0.5 + noise")],
+    "Trainer.gradients": [
+        ("torch.min(advantages * ratio, advantages * clipped)", "(advantages * ratio)"),
+        ("1 + args.clip_coef)", "1 + 2 * args.clip_coef)"),
+        ("1 - args.clip_coef,", "1 - 2 * args.clip_coef,"),
+        ("ratio = logratio.exp()", "ratio = logratio.clamp(-1, 1).exp()"),
+        ("args.ent_coef * entropy", "args.ent_coef * (1 - self.progress()) * entropy"),
+        ("if args.vf_clip_coef", "if False"),
+        ("0.5 * value_loss", "0.505 * value_loss"),
+        ("args.ent_coef * entropy", "args.ent_coef * entropy + 0.01 * (ratio - 1 - logratio)"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"), [(name, *edit) for name, edits in EDITS.items() for edit in edits]
+)
+def test_small_edits_are_not_overruled(name, old, new, monkeypatch):
+    """Those too that change nothing with the first weights, on the first observations, at the first step."""
+    kind, name = name.split(".")
+    method = getattr(getattr(cleanpuffer, kind), name)
+    source = textwrap.dedent(inspect.getsource(method))
+    assert source.count(old) == 1
+    globals_ = dict(vars(cleanpuffer))
+    exec(source.replace(old, new), globals_)
+    monkeypatch.setattr(getattr(cleanpuffer, kind), name, globals_[name])
+    for settings in ({}, {"hidden_size": 64}):
+        assert make_trainer(env="connect4", **settings).policy.network is None
+
+
+def test_comparing_leaves_no_traces():
+    """Weights, segments and counters are what they were, and other seeds and sizes agree as well."""
+    for settings in ({}, {"num_envs": 1, "horizon": 1, "minibatch_size": 1}, {"clip_coef": 0.0}, {"seed": 5}):
+        trainer = make_trainer(**settings)
+        before = [p.clone() for p in trainer.parameters], trainer.segments, trainer.policy.kernel
+        assert trainer.policy.network and cpu.network_agrees(trainer)
+        assert all(torch.equal(p, old) for p, old in zip(trainer.parameters, before[0], strict=True))
+        assert before[1:] == (trainer.segments, trainer.policy.kernel)
+        assert trainer.steps == trainer.updates == 0
+        assert not any(x.any() for x in vars(trainer.segments).values())
 
 
 def test_an_edited_network_is_not_overruled(monkeypatch, capsys):
