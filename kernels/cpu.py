@@ -97,8 +97,7 @@ class Kernel:
         return self.ffi.NULL if x is None else x
 
     def __call__(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """What is computed from x [segments, horizon, …] and the state before it, and the last state. The
-        gradients are those by x and the parameters, not by the state."""
+        """What is computed from x [segments, horizon, …] and the state before it, and the last state."""
         if torch.is_grad_enabled():
             output, *state = Gradients.apply(self, x, *state, *self.parameters)
             return output, tuple(state)
@@ -112,13 +111,11 @@ class Gradients(torch.autograd.Function):
     def forward(ctx: Any, kernel: Kernel, x: Tensor, h: Tensor, c: Tensor, *parameters: Tensor) -> tuple:
         output, state, ctx.kept = kernel.forward(x, (h, c), keep=True)
         ctx.kernel = kernel
-        ctx.mark_non_differentiable(*state)
         return output, *state
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple:
-        dx, *parameters = ctx.kernel.backward(gradient.contiguous(), *ctx.kept)
-        return None, dx, None, None, *parameters
+    def backward(ctx: Any, *gradients: Tensor) -> tuple:
+        return None, *ctx.kernel.backward(*gradients, *ctx.kept)
 
 
 class LSTM(Kernel):
@@ -152,15 +149,20 @@ class LSTM(Kernel):
         self.call("lstm_forward", self.sizes(rows, horizon), x, h_first, c_first, packed, z, gates, c, h)
         return h.transpose(0, 1), (h[-1], c[-1]), (weights, c_first, z, gates, c)
 
-    def backward(self, dh: Tensor, weights: Tensor, c_first: Tensor, z: Tensor, gates: Tensor, c: Tensor):
-        (rows, horizon), dh, wide = dh.shape[:2], dh.transpose(0, 1).contiguous(), z.shape[1]
+    def backward(self, dh: Tensor, dh_last: Tensor, dc_last: Tensor, weights: Tensor, c_first: Tensor,
+                 z: Tensor, gates: Tensor, c: Tensor) -> tuple:
+        """From gradients by what `forward` gave, those by x, the first state and the parameters."""
+        (rows, horizon), wide = dh.shape[:2], z.shape[1]
+        gates = gates.clone()  # which C overwrites; retain_graph asks for them again
+        dh, dc = dh.transpose(0, 1).clone(memory_format=torch.contiguous_format), dc_last.contiguous().clone()
+        dh[-1] += dh_last
         dgates = torch.empty(rows * horizon + 1, 4 * self.hidden) if self.bfloat16 else gates
-        dc, dz = torch.zeros(rows, self.hidden), torch.zeros(horizon, rows, wide)
+        dz = torch.zeros(horizon, rows, wide)
         dweights, dbias = torch.zeros(4 * self.hidden, wide), torch.zeros(4 * self.hidden)
         self.call("lstm_backward", self.sizes(rows, horizon), c_first, weights, z, c, dh, gates, dgates, dc,
                   dz, dweights, dbias)
-        dx = dz[..., : self.inputs].transpose(0, 1)
-        return dx, dweights[:, : self.inputs], dweights[:, self.inputs :], dbias, dbias
+        dx, dh_first = dz[..., : self.inputs].transpose(0, 1), dz[0, :, self.inputs :]
+        return dx, dh_first, dc, dweights[:, : self.inputs], dweights[:, self.inputs :], dbias, dbias
 
 
 class Network(Kernel):

@@ -272,7 +272,8 @@ INLINE void backward(int bfloat16, const LstmSizes *sizes, const float *c_first,
 }
 
 // From the gradient of h, dh [horizon, rows, hidden], those of the weights [4 hidden, inputs + hidden], of the bias
-// [4 hidden] and, in dz [horizon, rows, inputs + hidden], of x. All begin as zeros, and so does dc [rows, hidden].
+// [4 hidden] and, in dz [horizon, rows, inputs + hidden], of x and h_{t-1}. All begin as zeros. dc [rows, hidden] goes from
+// the gradient of the last c to that of c_first.
 // weights are operands that are summed over rows. gates become their own gradients; dgates are these as operands,
 // in float32 the same memory. With bfloat16, z and dgates have room for half as many floats more than numbers, and a row.
 static void lstm_backward(const LstmSizes *sizes, const float *c_first, const Operand *weights, Operand *z,

@@ -53,10 +53,13 @@ def test_lstm(hidden, shape, bfloat16):
     lstm = module(hidden)
     kernel = cpu.LSTM(lstm, bfloat16)
     needs(bfloat16)
-    x, state = torch.randn(*shape, hidden, requires_grad=True), tuple(torch.randn(2, shape[0], hidden))
-    d = torch.randn(*shape, hidden)
+    x, *state = (torch.randn(*size, hidden, requires_grad=True) for size in (shape, shape[:1], shape[:1]))
+    d, d_last = torch.randn(*shape, hidden), torch.randn(2, shape[0], hidden)
     h, last = kernel(x, state)
-    gradients = torch.autograd.grad((h * d).sum(), [x, *lstm.parameters()])
+    loss, inputs = (h * d).sum() + (torch.stack(last) * d_last).sum(), [x, *state, *lstm.parameters()]
+    gradients = torch.autograd.grad(loss, inputs, retain_graph=True)
+    twice = torch.autograd.grad(loss, inputs)
+    assert all(torch.equal(a, b) for a, b in zip(gradients, twice, strict=True))
     with torch.no_grad():
         again, _ = kernel(x, state)
     assert torch.equal(again, h)  # with gradients or without
@@ -65,7 +68,8 @@ def test_lstm(hidden, shape, bfloat16):
     wanted, wanted_last = cpu.lstm_reference(
         x.double(), tuple(part.double() for part in state), torch.cat((w_ih, w_hh), 1), b_ih + b_hh
     )
-    wanted_gradients = torch.autograd.grad((wanted * d).sum(), [x, *lstm.parameters()])
+    wanted_loss = (wanted * d).sum() + (torch.stack(wanted_last) * d_last).sum()
+    wanted_gradients = torch.autograd.grad(wanted_loss, inputs)
     tolerance = 0.02 if bfloat16 else 1e-5
     for got, want in zip((h, *last, *gradients), (wanted, *wanted_last, *wanted_gradients), strict=True):
         assert (got - want).norm() <= tolerance * want.norm()
