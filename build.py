@@ -38,6 +38,7 @@ WARNINGS = ["-std=gnu11", "-Wall", "-Wextra", "-Werror"]
 FAST = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"]
 DEBUG = [
     "-O1",
+    "-march=native",  # or what is for some processors alone would go unchecked
     "-g",
     "-fno-omit-frame-pointer",
     "-fsanitize=address,undefined",

@@ -2,11 +2,16 @@
 
 import inspect
 import itertools
+import os
+import shlex
+import subprocess
+import sys
 import textwrap
 
 import pytest
 import torch
 
+import build
 import cleanpuffer
 from cleanpuffer import Args, Trainer
 from kernels import cpu
@@ -73,6 +78,21 @@ def test_lstm(hidden, shape, bfloat16):
     tolerance = 0.02 if bfloat16 else 1e-5
     for got, want in zip((h, *last, *gradients), (wanted, *wanted_last, *wanted_gradients), strict=True):
         assert (got - want).norm() <= tolerance * want.norm()
+
+
+def test_no_memory_errors():
+    """The tests of the LSTM and of a network with a mask, with AddressSanitizer and UBSan on, in both
+    precisions where the processor has them."""
+    command = [*shlex.split(build.compiler_command()), "-print-file-name=libasan.so"]
+    library = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    if not os.path.isabs(library):
+        pytest.skip("the compiler has no libasan.so")
+    wanted = {"CLEANPUFFER_DEBUG": "1", "ASAN_OPTIONS": "detect_leaks=0", "LD_PRELOAD": library}
+    command = [sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider", __file__]  # -s shows reports
+    command += ["-k", "test_lstm or (test_network and connect4)"]
+    done = subprocess.run(command, env=os.environ | wanted, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ("skipped" in done.stdout) != cpu.has_bfloat16()
 
 
 def test_sigmoids_at_their_ends():
