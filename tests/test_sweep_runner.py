@@ -230,13 +230,13 @@ def test_no_trial_takes_longer_than_twice_the_least_time(here):
 def test_a_trial_that_misses_the_score_in_its_time_is_no_failure(here, mode, status):
     """It saved its score, which counts with its full cost; where the score is the objective, it failed."""
     options = ("--max-trials=1", "--trial-seconds=0.5", "--stop-score=9", f"--mode={mode}")
-    out = done(tuned(*options))
+    out = done(tuned(*options), code=0 if status == "ok" else 1)
     (record,) = ends(here)
     assert record["status"] == status and record["reason"] == "not done in 0.5 s"
     if status == "ok":
         assert (record["score"], record["cost"]) == (2, 60)
         assert "1 of 1 trials, 0 failed" in out and "best: trial 1," in out
-    done(tuned(*options, "--objective=score", "--sweep-dir=t"))
+    done(tuned(*options, "--objective=score", "--sweep-dir=t"), code=1)
     (here / "s").rename(here / "other")
     (here / "t").rename(here / "s")
     assert ends(here)[0]["status"] == "failed"
@@ -491,7 +491,7 @@ def test_a_result_that_stands_twice_does_not_count_twice(here):
 def test_damaged_settings_are_named(here):
     done(tuned("--max-trials=1"))
     text = (here / "s" / "sweep.json").read_text()
-    for damaged in ("{", "[]", text.replace('"workers": 1', '"workers": "two"')):
+    for damaged in ("{", "[1]", text.replace('"workers": 1', '"workers": "two"')):
         (here / "s" / "sweep.json").write_text(damaged)
         assert "error: s" in done(command("--status=s"), code=2)
 
