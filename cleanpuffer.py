@@ -47,7 +47,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import Tensor, nn
 
 import build
@@ -112,11 +112,14 @@ class Args:
     max_grad_norm: float = 1.5  # a larger gradient is scaled down to this norm; 0 is no limit
     prio_alpha: float = 0.4  # segments are drawn by their sum of |advantage| to this power; 0 is uniformly
     prio_beta0: float = 0.2  # exponent of the weights that correct for it, at the start; it rises to 1
+    replay_factor: float = 0.0  # segments of former updates that are kept, as a share of an update's own
 
     normalize_observations: bool = False  # float observations to mean 0 and variance 1 over the run
     normalize_returns: bool = True  # divide rewards by the root mean square of their discounted sums
     hidden_size: int | Literal["auto"] = "auto"  # width of the network
     recurrent: Literal["lstm", "none"] = "lstm"  # what carries memory from step to step
+    policy: str | None = None  # another network, file.py:Class; see docs/policies.md
+    mup_base_width: int = 0  # keep learning rates tuned at this width for any --hidden-size (muP); 0 is off
     state_reset: float = 0.02  # share of segments that begin with a zero LSTM state, as a fresh agent does
 
     log_interval: float = 0.5  # seconds between lines of metrics.jsonl; scores are means since the last line
@@ -124,7 +127,8 @@ class Args:
 
 
 # A checkpoint fixes these; everything else may be changed when a run is resumed.
-LAYOUT = ("env", "env_config", "num_envs", "hidden_size", "recurrent", "optimizer", "normalize_observations")
+LAYOUT = ("env", "env_config", "num_envs", "hidden_size", "recurrent", "optimizer", "normalize_observations",
+          "policy", "replay_factor")
 
 
 class Diverged(Exception):
@@ -136,26 +140,34 @@ class Policy(nn.Module):
 
     `step` plays, with the LSTM as a cell; `forward` trains on whole segments, with the fused LSTM on the same
     weights. Both give the same numbers, to rounding. What they give for the actions, `outputs`, are logits of
-    discrete ones, and means of continuous ones, which are normal with a standard deviation of their own.
+    discrete ones, one part of an action after the other, and means of continuous ones, which are normal with
+    a standard deviation of their own.
+
+    With mup_base_width it learns at any width with the rates that are best at that one. Every Muon step has
+    spectral norm lr sqrt(max(1, out / in)): that is right for all widths (Yang, Simon and Bernstein 2023),
+    so matrices start with it, too. Only the heads, whose inputs add up the more the wider the network is,
+    need a factor: of the root of base / width, as a step of spectral norm 1 moves an output by the norm of
+    its inputs; with Adam, whose step moves every weight alike, base / width itself.
     """
 
     def __init__(self, observation_space: Any, action_space: Any, hidden_size: int, recurrent: str,
-                 action_mask: slice | None = None, normalize: bool = False):
+                 action_mask: slice | None = None, normalize: bool = False, parts: list | None = None,
+                 mup_base_width: int = 0, optimizer: str = "muon"):
         super().__init__()
         self.continuous, self.action_mask = isinstance(action_space, Box), action_mask
-        if not isinstance(action_space, Box | Discrete):
-            raise UsageError(f"--env: its actions are {action_space}; Discrete and Box can be learned")
+        if not isinstance(action_space, Box | Discrete | MultiDiscrete):
+            raise UsageError(f"--env: its actions are {action_space}; Discrete, MultiDiscrete and Box can be "
+                             "learned, each alone")
         self.hidden_size, self.shape = hidden_size, observation_space.shape
         self.action_shape = tuple(action_space.shape)
-        self.outputs = math.prod(self.action_shape) if self.continuous else int(action_space.n)
+        sizes = np.atleast_1d(getattr(action_space, "nvec", getattr(action_space, "n", 0)))  # of its parts
+        self.outputs = int(sum(sizes)) or math.prod(self.action_shape)
         # Integers become numbers of the order of one; floats are taken as they come, or normalised.
         integers = np.issubdtype(observation_space.dtype, np.integer)
         low, high = float(observation_space.low.min()), float(observation_space.high.max())
         self.scale = 1 / max(1.0, -low, high) if integers else 1.0
         self.normalizer = policies.Normalizer(self.shape) if normalize and not integers else None
-        is_image = policies.Convolution.fits(self.shape)
-        self.encoder = (policies.Convolution(self.shape, hidden_size) if is_image
-                        else nn.Linear(math.prod(self.shape), hidden_size))
+        self.encoder = self.make_encoder(parts)
         self.lstm = nn.LSTM(hidden_size, hidden_size, batch_first=True) if recurrent == "lstm" else None
         self.kernel: cpu.LSTM | None = None  # the same LSTM in C, and the whole network with its gradients:
         self.network: cpu.Network | None = None  # a Trainer puts them here where they can be used
@@ -171,6 +183,23 @@ class Policy(nn.Module):
         if self.lstm is not None:  # units that remember 1 to 128 steps (after Tallec and Ollivier 2018)
             forget = torch.empty(hidden_size).uniform_(0, math.log(128))
             self.lstm.bias_ih_l0.data[:2 * hidden_size] = torch.cat([-forget, forget])  # input, forget gate
+        self.head_factor, ratio = 1.0, hidden_size / (mup_base_width or hidden_size)
+        if ratio != 1:
+            self.head_factor = ratio ** (-0.5 if optimizer == "muon" else -1)
+            for parameter in self.encoder.parameters():
+                if parameter.ndim == 2 and len(parameter) == hidden_size:  # of constant fan-in
+                    inputs = parameter.shape[1]
+                    parameter.data *= math.sqrt(max(hidden_size, inputs) / max(hidden_size / ratio, inputs))
+            for name, parameter in self.named_parameters() if optimizer == "adam" else ():
+                if name.startswith(("lstm.weight", "hidden.weight")):
+                    parameter.lr_factor = 1 / ratio
+        if isinstance(action_space, MultiDiscrete):  # where each part's logits stand, and of padding
+            table = torch.full((len(sizes), max(sizes)), self.outputs)
+            for row, first, size in zip(table, np.cumsum(sizes) - sizes, sizes, strict=True):
+                row[:size] = first + torch.arange(size)
+            self.register_buffer("table", table, persistent=False)
+        else:
+            self.table = None
         if self.continuous:  # outputs of -1 and 1 are the ends of a bounded action
             self.log_std = nn.Parameter(torch.zeros(self.outputs))
             self.low, self.high = (torch.from_numpy(x).float() for x in (action_space.low, action_space.high))
@@ -182,6 +211,11 @@ class Policy(nn.Module):
         zeros = torch.zeros(2, rows, self.hidden_size, device=self.critic.weight.device)
         return zeros[0], zeros[1]
 
+    def make_encoder(self, parts: list | None) -> nn.Module:
+        """From observations [rows, *shape], or [rows, numbers] for a plain linear layer, to [rows, hidden].
+        parts: the shapes of which flat observations are made up, if they are."""
+        return policies.make_encoder(self.shape, self.hidden_size, parts)
+
     def encode(self, observations: Tensor) -> Tensor:
         """Observations [..., *shape] to [..., hidden]."""
         x = observations.float()
@@ -189,9 +223,11 @@ class Policy(nn.Module):
         x = x if self.normalizer is None else self.normalizer(x)
         if isinstance(self.encoder, nn.Linear):
             return torch.relu(self.encoder(x.flatten(-len(self.shape))))
-        return torch.relu(self.encoder(x.flatten(0, -4))).unflatten(0, x.shape[:-3])
+        batch = x.shape[: x.ndim - len(self.shape)]
+        return torch.relu(self.encoder(x.reshape(-1, *self.shape))).unflatten(0, batch)
 
     def heads(self, x: Tensor, observations: Tensor) -> tuple[Tensor, Tensor]:
+        x = x * self.head_factor if self.head_factor != 1 else x
         outputs, values = self.actor(x).float(), self.critic(x).squeeze(-1).float()
         if self.action_mask is not None:  # these observations say which actions are legal
             illegal = observations.flatten(-len(self.shape))[..., self.action_mask] == 0
@@ -234,10 +270,19 @@ class Policy(nn.Module):
             return noise.normal_(generator=generator)
         return noise.exponential_(generator=generator).log_().neg_()
 
+    def logits(self, outputs: Tensor) -> Tensor:
+        """[..., actions]; of actions of several parts [..., parts, actions], all at once."""
+        if self.table is None:
+            return outputs
+        return nn.functional.pad(outputs, (0, 1), value=-1e9)[..., self.table]
+
     def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
-        """Random actions: [...] discrete, as argmax(logits + Gumbel noise) draws from softmax(logits), or
-        [..., outputs] continuous, in units of their bounds and before they are cut there."""
-        return outputs + self.log_std.exp() * noise if self.continuous else (outputs + noise).argmax(-1)
+        """Random actions: [...] or [..., parts] discrete, as argmax(logits + Gumbel noise) draws from
+        softmax(logits), or [..., outputs] continuous, in units of their bounds and before they are cut there.
+        """
+        if self.continuous:
+            return outputs + self.log_std.exp() * noise
+        return self.logits(outputs + noise).argmax(-1)
 
     def actions(self, drawn: Tensor) -> np.ndarray:
         """What was drawn, as the environment takes it."""
@@ -252,8 +297,10 @@ class Policy(nn.Module):
         Cutting an action at its bounds is the environment's business: the density of what was drawn is exact.
         """
         if not self.continuous:
-            logprobs = outputs.log_softmax(-1)
-            return logprobs.gather(-1, drawn.unsqueeze(-1)).squeeze(-1), -(logprobs.exp() * logprobs).sum(-1)
+            logprobs = self.logits(outputs).log_softmax(-1)
+            chosen = logprobs.gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
+            entropy = -(logprobs.exp() * logprobs).sum(-1)
+            return (chosen, entropy) if self.table is None else (chosen.sum(-1), entropy.sum(-1))
         deviations = (drawn - outputs) * (-self.log_std).exp()
         constant = 0.5 * math.log(2 * math.pi) + self.log_std
         logprobs = -(0.5 * deviations**2 + constant).sum(-1)
@@ -291,14 +338,16 @@ class Muon:
     def __init__(self, parameters: Iterable, lr: float, beta1=0.95, beta2=0.999, eps=1e-12, adam=False,
                  dtype: torch.dtype | None = None):
         self.dtype = dtype  # of the orthogonalisation of large matrices; None is their own
-        settings = {"initial_lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps}
-        kinds: dict[bool, list[Tensor]] = {False: [], True: []}
+        settings = {"beta1": beta1, "beta2": beta2, "eps": eps}
+        kinds: dict[tuple[bool, float], list[Tensor]] = {}
         for p in parameters:
-            kinds[adam or p.ndim < 2].append(p)
+            kinds.setdefault((adam or p.ndim < 2, getattr(p, "lr_factor", 1.0)), []).append(p)
         # What changes from step to step is a tensor: numbers are frozen where a step becomes a CUDA graph.
         self.steps = torch.zeros((), device=p.device)
-        self.param_groups = [{"params": ps, "adam": kind, "lr": torch.full_like(self.steps, lr)} | settings
-                             for kind, ps in kinds.items() if ps]
+        self.param_groups = [
+            {"params": ps, "adam": kind, "initial_lr": lr * factor,
+             "lr": torch.full_like(self.steps, lr * factor)} | settings
+            for (kind, factor), ps in sorted(kinds.items(), key=lambda item: (item[0][0], item[0][1] != 1))]
         self.moments = [  # of every group: momenta and, for Adam, variances
             [[torch.zeros_like(p) for p in group["params"]] for _ in range(1 + group["adam"])]
             for group in self.param_groups]
@@ -371,7 +420,8 @@ def advantages_reference(
 
 
 class Segments:
-    """The experience of one update: tensors [segments, horizon, …], one segment a row of the environment.
+    """The experience of one update: tensors [segments, horizon, …], one segment a row of the environment, and
+    after them those of former updates that are replayed.
 
     A segment may cross episode ends. It keeps the LSTM state it began with: `h` and `c` [segments, hidden].
     """
@@ -385,7 +435,7 @@ class Segments:
         if policy.continuous:
             self.actions = zeros(segments, horizon, policy.outputs)
         else:
-            self.actions = zeros(segments, horizon, dtype=torch.int64)
+            self.actions = zeros(segments, horizon, *policy.action_shape, dtype=torch.int64)
         self.rewards = zeros(segments, horizon)
         self.terminals = zeros(segments, horizon, dtype=torch.uint8)
         self.truncations = zeros(segments, horizon, dtype=torch.uint8)
@@ -401,8 +451,10 @@ class Segments:
 
 
 def make_policy(args: Args, env: Any) -> Policy:
-    return Policy(env.single_observation_space, env.single_action_space, args.hidden_size, args.recurrent,
-                  env.action_mask, args.normalize_observations)
+    kind = trackers.load_class(args.policy, "--policy") if args.policy else Policy
+    return kind(env.single_observation_space, env.single_action_space, args.hidden_size, args.recurrent,
+                env.action_mask, args.normalize_observations, env.observation_parts, args.mup_base_width,
+                args.optimizer)
 
 
 class Trainer:
@@ -434,7 +486,9 @@ class Trainer:
         self.optimizer = Muon(self.parameters, args.learning_rate, args.beta1, args.beta2, args.eps,
                               args.optimizer == "adam", dtype)
         space = env.single_observation_space
-        self.segments = Segments(env.num_envs, args.horizon, space, self.policy, self.device)
+        kept = round(args.replay_factor * env.num_envs)
+        self.segments = Segments(env.num_envs + kept, args.horizon, space, self.policy, self.device)
+        self.replayed = 0  # how many of those kept are there
         self.batch = env.num_envs * args.horizon
         self.advantages = advantages_reference
         if on_gpu and importlib.util.find_spec("triton") and build.has_compiler():  # which Triton needs, too
@@ -501,9 +555,9 @@ class Trainer:
         s, rows, horizon, generator = self.segments, self.env.num_envs, self.args.horizon, self.generator
         # A state that is only ever carried drifts to where a fresh agent, which starts at zero, never gets.
         keep = torch.rand(rows, 1, device=self.device, generator=generator) >= self.args.state_reset
-        torch.mul(self.state[0], keep, out=s.h)
-        torch.mul(self.state[1], keep, out=s.c)
-        s.valid.fill_(1)
+        torch.mul(self.state[0], keep, out=s.h[:rows])
+        torch.mul(self.state[1], keep, out=s.c[:rows])
+        s.valid[:rows] = 1
         noise = self.policy.noise(horizon, rows, generator=generator)
         for kernel in filter(None, (self.policy.kernel, self.policy.network)):
             kernel.weights(anew=True)
@@ -516,11 +570,12 @@ class Trainer:
     def scale_rewards(self) -> None:
         """Divides rewards by the root mean square, over all of the run, of their discounted sums from each
         step to the end of its episode or segment."""
-        s, zeros = self.segments, torch.zeros_like(self.segments.rewards)
-        sums = self.advantages(s.rewards, zeros, zeros, s.terminals, s.truncations, torch.ones_like(zeros),
-                               self.args.gamma, 1.0, 1.0, 1.0)[1]  # advantages over values of nothing
+        s, new = self.segments, slice(self.env.num_envs)
+        zeros = torch.zeros_like(s.rewards[new])
+        sums = self.advantages(s.rewards[new], zeros, zeros, s.terminals[new], s.truncations[new],
+                               torch.ones_like(zeros), self.args.gamma, 1.0, 1.0, 1.0)[1]  # over values of 0
         self.return_moment += torch.stack((sums.square().mean(0).sum(), sums.new_tensor(self.args.horizon)))
-        s.rewards /= (self.return_moment[0] / self.return_moment[1] + 1e-8).sqrt()
+        s.rewards[new] /= (self.return_moment[0] / self.return_moment[1] + 1e-8).sqrt()
 
     def in_stream(self, group: int, noise: Tensor) -> None:
         """`rollout`; on a GPU in a stream of the group's own, so that copies of one group go on while the
@@ -580,18 +635,13 @@ class Trainer:
             group["lr"].fill_(group["initial_lr"] * self.learning_rate_factor())
         beta = args.prio_beta0 + (1 - args.prio_beta0) * self.progress()
         self.old_values.copy_(s.values)
-        s.ratios.fill_(1)
+        s.ratios[:self.env.num_envs] = 1
         self.losses.zero_()
         count = args.minibatch_size // args.horizon  # segments in a minibatch
         minibatches = max(1, round(args.update_epochs * self.batch / args.minibatch_size))
         for _ in range(minibatches):
             with profile("update other"):
-                targets, advantages = self.advantages(
-                    s.rewards, s.values, s.bootstraps, s.terminals, s.truncations, s.ratios,
-                    args.gamma, args.gae_lambda, args.rho_clip, args.c_clip)
-                advantages = advantages * s.valid
-                # What is not finite is caught after the update; here it must not stop the draw.
-                priorities = advantages.abs().sum(1).nan_to_num(0, 1e30).clamp(1e-8, 1e30)
+                targets, advantages, priorities = self.estimate()
                 probabilities = (args.prio_alpha * priorities.log()).softmax(0)  # ∝ priorities^prio_alpha
                 index = torch.multinomial(probabilities, count, replacement=True, generator=self.generator)
                 weights = (len(probabilities) * probabilities[index]) ** -beta
@@ -600,13 +650,34 @@ class Trainer:
                 advantages = advantages * weights.unsqueeze(1)
             self.learn(index, advantages, targets[index])
         self.losses /= minibatches
+        if args.replay_factor:
+            self.keep()
         if self.policy.normalizer is not None:  # after the update, so that its ratios begin with 1
-            self.policy.normalizer.update(s.observations)
+            self.policy.normalizer.update(s.observations[:self.env.num_envs])
         self.updates += 1
         self.steps += self.batch  # after it, so that the first update has the whole learning rate
         checks = [x.isfinite().all() for x in (self.losses, self.return_moment, *self.parameters)]
         if not torch.stack(checks).all():  # the update's one synchronisation with a GPU
             raise Diverged
+
+    def estimate(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Value targets and advantages [segments, horizon] by the newest values and ratios, and priorities
+        [segments]: sums of absolute advantages."""
+        args, s, there = self.args, self.segments, slice(self.env.num_envs + self.replayed)
+        parts = s.rewards, s.values, s.bootstraps, s.terminals, s.truncations, s.ratios
+        targets, advantages = self.advantages(
+            *(x[there] for x in parts), args.gamma, args.gae_lambda, args.rho_clip, args.c_clip)
+        advantages = advantages * s.valid[there]
+        # What is not finite is caught after the update; here it must not stop the draw.
+        return targets, advantages, advantages.abs().sum(1).nan_to_num(0, 1e30).clamp(1e-8, 1e30)
+
+    def keep(self) -> None:
+        """Has the segments of the highest priority stay for the next update, with their log-probabilities."""
+        s, rows = self.segments, self.env.num_envs
+        kept = self.estimate()[2].topk(min(len(s.h) - rows, rows + self.replayed)).indices
+        for x in vars(s).values():
+            x[rows:rows + len(kept)] = x[kept]
+        self.replayed = len(kept)
 
     def learn(self, index: Tensor, advantages: Tensor, targets: Tensor) -> None:
         """An optimizer step on a minibatch of segments. Refreshes their values and ratios, adds losses."""
@@ -686,6 +757,8 @@ class Trainer:
             "generators": [torch.get_rng_state(), self.generator.get_state()],
             "lstm": self.state,
             "return_moment": self.return_moment,
+            "replay": {name: x[self.env.num_envs:][:self.replayed].clone()
+                       for name, x in vars(self.segments).items()},
             "environment": {name: torch.from_numpy(array) for name, array in self.env.save().items()},
         }
 
@@ -701,6 +774,9 @@ class Trainer:
             self.env.reset(seed=(self.args.seed + saved["steps"]) % 2**31)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.return_moment.copy_(saved["return_moment"])
+        self.replayed = len(saved["replay"]["h"])
+        for name, x in saved["replay"].items():
+            getattr(self.segments, name)[self.env.num_envs:][:self.replayed] = x
         torch.set_rng_state(saved["generators"][0])
         self.generator.set_state(saved["generators"][1])
         for own, state in zip(self.state, saved["lstm"], strict=True):
@@ -711,8 +787,8 @@ class Trainer:
 EXIT_CODES = {"ok": 0, "error": 1, "diverged": 3, "interrupted": 130}
 
 
-def train(args: Args) -> int:
-    """Trains until total_timesteps, stop_score or an interrupt; returns the exit code."""
+def train(args: Args, kind: type = Trainer) -> int:
+    """Trains until total_timesteps, stop_score or an interrupt; returns the exit code. kind: a Trainer."""
     interrupted = threading.Event()
 
     def interrupt(number: int, _: Any) -> None:
@@ -721,7 +797,7 @@ def train(args: Args) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
-    trainer, problem = Trainer(args), None
+    trainer, problem = kind(args), None
     run = Run(args, trainer, Scores(), START)
     say(trackers.describe_start(args, trainer))
     terminal = trackers.Terminal(args)
@@ -782,9 +858,10 @@ def trained_policy(args: Args, env: Any) -> Policy:
     return policy
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], settings_kind: type = Args, trainer_kind: type = Trainer) -> int:
+    """The command line, also of what is built on this file, with settings and a trainer of its own."""
     try:
-        args = settings.parse_arguments(argv, Args)
+        args = settings.parse_arguments(argv, settings_kind)
         if args.list:
             for name in envs.names():
                 spec = envs.spec(name)
@@ -802,7 +879,7 @@ def main(argv: list[str]) -> int:
             return render.perform(args, trained_policy)
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
         args.run_dir = args.run_dir or str(Path("runs") / args.env.replace("/", "-") / stamp)
-        return train(args) or (render.perform(args, trained_policy) if args.gif else 0)
+        return train(args, trainer_kind) or (render.perform(args, trained_policy) if args.gif else 0)
     except (UsageError, build.BuildError) as error:
         print(f"cleanpuffer.py: error: {error}", file=sys.stderr)
         return 2

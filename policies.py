@@ -1,10 +1,73 @@
-"""Parts of a policy beyond the default: convolution for images, running normalisation.
+"""Encoders of a policy beyond the linear layer, and running normalisation.
 
-`cleanpuffer.Policy` encodes images with `Convolution`, and everything else with a linear layer.
+`make_encoder` chooses by the shape of an observation. All take [rows, *shape] and give [rows, hidden].
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
+
+
+def make_encoder(shape: tuple[int, ...], hidden: int, parts: list[tuple[int, ...]] | None) -> nn.Module:
+    """Images and grids are convolved, parts encoded each by its shape; for the rest a plain linear layer."""
+    if parts:
+        return Parts(parts, hidden)
+    kind = next((kind for kind in (Convolution, Grid) if kind.fits(shape)), None)
+    return kind(shape, hidden) if kind else nn.Linear(math.prod(shape), hidden)
+
+
+class Parts(nn.Module):
+    """Observations of several parts, as of a Dict or Tuple: each encoded by its shape, all put together by
+    a linear layer. `parts` are their shapes, in the order in which a flat observation holds them."""
+
+    def __init__(self, parts: list[tuple[int, ...]], hidden: int):
+        super().__init__()
+        self.parts, self.sizes = parts, [math.prod(shape) for shape in parts]
+        self.encoders = nn.ModuleList(make_encoder(shape, hidden, None) for shape in parts)
+        self.linear = nn.Linear(len(parts) * hidden, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Flat observations [rows, numbers] to [rows, hidden]."""
+        encoded = []
+        for shape, part, encoder in zip(self.parts, x.split(self.sizes, -1), self.encoders, strict=True):
+            plain = isinstance(encoder, nn.Linear)
+            encoded.append(torch.relu(encoder(part if plain else part.unflatten(-1, shape))))
+        return self.linear(torch.cat(encoded, -1))
+
+
+class Entities(nn.Module):
+    """Sets of entities [rows, entities, features] in any order: one linear layer for each, the maximum over
+    those that are there (Qi et al. 2017, "PointNet"). Features that are all 0 are of an entity that is not.
+    """
+
+    def __init__(self, features: int, hidden: int):
+        super().__init__()
+        self.each, self.linear = nn.Linear(features, hidden), nn.Linear(hidden, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        there = (x != 0).any(-1, keepdim=True)
+        each = torch.relu(self.each(x)).masked_fill(~there, 0)  # relu is never below 0
+        return self.linear(each.amax(-2))
+
+
+class Grid(nn.Module):
+    """Grids [rows, channels, height, width] of 3 x 3 cells or more: two 3 x 3 convolutions that keep the
+    size, and a linear layer."""
+
+    def __init__(self, shape: tuple[int, ...], hidden: int, channels: int = 16):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(c, channels, 3, padding=1) for c in (shape[0], channels))
+        self.linear = nn.Linear(channels * shape[1] * shape[2], hidden)
+
+    @staticmethod
+    def fits(shape: tuple[int, ...]) -> bool:
+        return len(shape) == 3 and min(shape[1:]) >= 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return self.linear(x.flatten(1))
 
 
 class Convolution(nn.Module):

@@ -14,6 +14,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import envs
@@ -24,6 +25,8 @@ LIMITS = {  # lowest and highest value
     (0, 1): "gamma gae_lambda prio_beta0 eps state_reset",
     (0, 0.9999999): "beta1 beta2",
     (0, 1e30): "learning_rate min_learning_rate",
+    (0, 1e3): "replay_factor",
+    (0, 2**16): "mup_base_width",
     (0, 1e6): "update_epochs rho_clip c_clip clip_coef vf_coef vf_clip_coef max_grad_norm prio_alpha",
     (-1e6, 1e6): "ent_coef",
     (-1e30, 1e30): "stop_score",
@@ -173,8 +176,11 @@ def choose_sizes(args: Any) -> None:
         )
     spec = envs.spec(args.env)
     space, actions = spec.observation_space(args.env_config), spec.action_space(args.env_config)
+    sizes = getattr(actions, "nvec", getattr(actions, "n", math.prod(actions.shape)))
+    outputs = int(np.sum(sizes))
+    batch = round(batch * (1 + args.replay_factor))
     needed = batch * (space.dtype.itemsize * math.prod(space.shape) + 38)  # experience
-    needed += batch * 16 * int(getattr(actions, "n", math.prod(actions.shape)))  # noise and outputs
+    needed += batch * 16 * outputs  # noise and outputs
     needed += args.hidden_size * (16 * rows + 128 * args.hidden_size)  # states; weights, momenta
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     memory = torch.cuda.mem_get_info(args.device)[1] if on_gpu else memory

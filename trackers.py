@@ -7,6 +7,7 @@ A tracker is made with the run's settings, gets every record of metrics.jsonl, a
 
 import dataclasses
 import fcntl
+import importlib.util
 import io
 import json
 import math
@@ -324,6 +325,24 @@ def load_tensors(path: Path) -> Any:
         raise UsageError(f"there is no {path}") from None
     except (RuntimeError, ValueError, EOFError, KeyError, OSError, pickle.UnpicklingError):
         raise UsageError(f"{path} cannot be read: it is cut short or no file of this program") from None
+
+
+def load_class(name: str, origin: str) -> type:
+    """The class that file.py:Class names; the file may be of the checkout. UsageError if there is none."""
+    path, _, kind = name.rpartition(":")
+    ours = Path(__file__).parent / path
+    path = str(ours) if ours.is_file() and not Path(path).is_file() else path
+    if not Path(path).is_file():
+        raise UsageError(f"{origin}: {name} must be file.py:Class, and there is no file {path or name}")
+    main = sys.modules["__main__"]
+    if Path(getattr(main, "__file__", None) or "").name == "cleanpuffer.py":
+        sys.modules.setdefault("cleanpuffer", main)  # what the file imports as such
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not isinstance(getattr(module, kind, None), type):
+        raise UsageError(f"{origin}: there is no class {kind} in {path}")
+    return getattr(module, kind)
 
 
 def load_policy(policy: torch.nn.Module, weights: dict[str, torch.Tensor], origin: str) -> None:

@@ -83,6 +83,7 @@ class Spec:
             raise ValueError(f"{name}: its vector environment has an unsupported autoreset_mode, {self.mode}")
         try:
             self.observations, self.to_rows = translate_observations(spaces[0])
+            self.parts = shapes_of_parts(spaces[0])
             self.actions, self.to_actions = translate_actions(spaces[1])
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
@@ -313,6 +314,7 @@ class ForeignEnv(VectorEnv):
         modes = {"autoreset_mode": self._spec.mode, "render_modes": ["rgb_array"]}
         self.metadata = modes | {"render_fps": self._spec.fps}
         self.single_observation_space = space = self._spec.observations
+        self.observation_parts = self._spec.parts
         self.single_action_space = self._spec.actions
         self.observation_space = batch_space(space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -534,6 +536,17 @@ def translate_observations(space: Space) -> tuple[Box, Callable[[Any], np.ndarra
     if isinstance(space, Dict | Tuple):
         return translate_parts(space)
     raise ValueError(f"observation space {space}: {type(space).__name__} is not supported")
+
+
+def shapes_of_parts(space: Space) -> list[tuple[int, ...]] | None:
+    """The shapes of which a flattened Dict or Tuple is made up; None where a linear layer sees no difference:
+    where all parts are flat."""
+    if not isinstance(space, Dict | Tuple):
+        return None
+    shapes = []
+    for part in space.spaces.values() if isinstance(space, Dict) else space.spaces:
+        shapes += shapes_of_parts(part) or [translate_observations(part)[0].shape]
+    return shapes if any(len(shape) > 2 for shape in shapes) else None
 
 
 def translate_box(space: Box) -> tuple[Box, Callable[[Any], np.ndarray]]:

@@ -48,8 +48,9 @@ class VecEnv(VectorEnv):
     pin_memory    hold observations and rewards in page-locked memory, for asynchronous copies to a GPU
 
     Attributes: num_envs (rows), copies, agents, num_groups, config (all knobs), log_fields, action_mask
-    (the part of a flattened observation that says which actions are legal, or None), Gymnasium's spaces. Not
-    for use by several threads at once, but for `step` of different groups.
+    (the part of a flattened observation that says which actions are legal, or None), observation_parts
+    (shapes of what a flat observation is made up of, or None), Gymnasium's spaces. Not for use by several
+    threads at once, but for `step` of different groups.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"]}  # noqa: RUF012
@@ -85,6 +86,7 @@ class VecEnv(VectorEnv):
         self.action_space = batch_space(self.single_action_space, rows)
         mask = getattr(spec, "action_mask", None)
         self.action_mask = mask(self.config) if mask else None
+        self.observation_parts = None
         row_bytes = self._lib.vec_observation_bytes(c_config)
         if not isinstance(space, Box) or math.prod(space.shape) * space.dtype.itemsize != row_bytes:
             raise ValueError(

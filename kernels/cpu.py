@@ -182,6 +182,7 @@ class Network(Kernel):
         encoder[1:], encoder[0] = parameters[0].T * self.policy.scale, parameters[1]
         heads[1:, :actions], heads[0, :actions] = parameters[6].T, parameters[7]
         heads[1:, actions], heads[0, actions] = parameters[8][0], parameters[9]
+        heads[1:] *= self.policy.head_factor
         tensors = [encoder, *self.lstm.weights(anew=True), heads, heads[1:].T.contiguous()]
         sizes = (self.numbers, hidden, hidden, actions, self.columns, mask.start or 0 if mask else 0)
         masks = actions if mask else 0
@@ -211,6 +212,7 @@ class Network(Kernel):
         samples = self.ffi.new("Samples *", (*shape, *map(self.pointer, tensors), *coefficients))
         self.call("network_gradients", network, samples, dencoder, dweights, dbias, dhead, values, ratios,
                   stats)
+        dhead[1:] *= self.policy.head_factor
         actor, critic = dhead[:, : self.policy.outputs], dhead[:, self.policy.outputs]
         gradients = [dencoder[1:].T * self.policy.scale, dencoder[0], dweights[:, :hidden]]
         gradients += [dweights[:, hidden:], dbias, dbias, actor[1:].T, actor[0], critic[1:].unsqueeze(0)]
@@ -231,7 +233,7 @@ def speed_up(policy: Any, bfloat16: bool) -> None:
         raise ValueError("bfloat16 needs a processor with AVX512_BF16, or a GPU; float32 works here")
     layers = [getattr(policy, name, None) for name in ("encoder", "actor", "critic")]
     linear = all(type(layer) is nn.Linear and layer.bias is not None for layer in layers)
-    if linear and not policy.continuous and policy.normalizer is None:
+    if linear and not policy.continuous and policy.table is None and policy.normalizer is None:
         policy.network = Network(policy, bfloat16)
 
 
