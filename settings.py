@@ -162,7 +162,7 @@ def choose_sizes(args: Any) -> None:
     rows = args.num_envs * agents
     batch = rows * args.horizon
     if args.groups == "auto":  # on a processor, parts that stay in a core's cache
-        most = min(2 if on_gpu else rows // 512, args.num_envs, 64)
+        most = 1 if ":" in args.env else min(2 if on_gpu else rows // 512, args.num_envs, 64)
         args.groups = max((g for g in range(1, most + 1) if args.num_envs % g == 0), default=1)
     if args.num_envs % args.groups:
         raise UsageError(f"--groups: {args.groups} does not divide --num-envs {args.num_envs}")

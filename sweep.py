@@ -24,7 +24,8 @@ that others reach for less does not. The front is that of predicted scores: the 
 luck. Candidates are taken from every range of cost, then one of them with chances that fall with its cost
 just so fast that the money lasts, spent slowly while much is to be learned; of the late trials every third
 seeks the highest score alone. While no score stands out of the noise, a front would be a front of noise and
-cheap trials would show nothing: then trials go far round the centre, at what can be afforded. Where the least
+cheap trials would show nothing: then trials go far round the centre, at what can be afforded, until scores
+that are left out are predicted from the others: what fits all of them may be their noise. Where the least
 time to a target score is sought, the front counts only from a little below the best score so far up to the
 target, and no trial seeks a higher one.
 """
@@ -64,7 +65,8 @@ ROOT = Path(__file__).resolve().parent
 SEARCH_WIDTH = 0.5  # of the noise round a good point, in units of a parameter's scale
 GROPE_WIDTH = 0.7  # of the noise round the centre, while no score stands out
 CANDIDATES = 1000  # looked at in each of three rounds
-SIGNAL = 3.0  # standard deviations of noise above which a score counts as seen
+SIGNAL = 3.0  # standard deviations of noise above which a score counts as seen,
+EXPLAINED = 0.3  # where so much of the variance of scores that are left out is predicted
 GREED = 2.0  # the power of the growth with which costs are drawn
 SHARE = 0.4  # of the money left, what a trial may cost
 LATE = 3  # of so many late trials one seeks the highest score
@@ -226,6 +228,8 @@ class Process:
         self.x, self.h = x, {name: value.exp() for name, value in self.fits[n].items()}
         self.cholesky, z = self.factor(x, self.h), (y / self.h["warp"]).asinh() if self.warp else y
         self.weights = torch.cholesky_solve(z[:, None], self.cholesky)[:, 0]
+        missed = self.weights / torch.cholesky_inverse(self.cholesky).diagonal()  # z, each left out in turn
+        self.explained = 1 - (missed.square().sum() / (z - z.mean()).square().sum()).item()
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation [m], without the noise, of y at x [m, dimensions]; with warp, of asinh
@@ -347,7 +351,8 @@ class Bayesian(Sampler):
         limit = math.log(min(share * money, self.max_cost))
         cheapest, found = self.successes()[2].min(), self.candidates()
         seen = self.front > self.floor + SIGNAL * self.noise
-        if not seen.any():  # nothing stands out of the noise
+        lucky = self.score.explained < EXPLAINED and self.target == math.inf  # near a target none is by luck
+        if lucky or not seen.any():  # nothing stands out of the noise
             low = math.log(money / left) if self.budget else (cheapest + min(limit, found.cost.max())) / 2
             return self.grope(max(low - 0.2, cheapest - 0.5), limit)
         high = min(self.steps[-1] + math.log(3), limit)

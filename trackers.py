@@ -328,7 +328,7 @@ def load_tensors(path: Path) -> Any:
 
 
 def load_class(name: str, origin: str) -> type:
-    """The class that file.py:Class names; the file may be of the checkout. UsageError if there is none."""
+    """The policy that file.py:Class names; the file may be of the checkout. UsageError if there is none."""
     path, _, kind = name.rpartition(":")
     ours = Path(__file__).parent / path
     path = str(ours) if ours.is_file() and not Path(path).is_file() else path
@@ -340,9 +340,13 @@ def load_class(name: str, origin: str) -> type:
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    if not isinstance(getattr(module, kind, None), type):
+    if not isinstance(found := getattr(module, kind, None), type):
         raise UsageError(f"{origin}: there is no class {kind} in {path}")
-    return getattr(module, kind)
+    if missing := [
+        name for name in ("initial_state", "step", "play", "logprobs") if not hasattr(found, name)
+    ]:
+        raise UsageError(f"{origin}: {kind} is no policy, it has no {missing[0]}; see docs/policies.md")
+    return found
 
 
 def load_policy(policy: torch.nn.Module, weights: dict[str, torch.Tensor], origin: str) -> None:
