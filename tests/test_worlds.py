@@ -100,6 +100,10 @@ def test_the_order_of_entities_and_absent_ones_do_not_matter():
     torch.testing.assert_close(encoder(crowd), encoder(crowd[:, :4]))
 
 
+def test_many_copies_of_a_foreign_environment_are_one_group():
+    assert make_trainer(env="gym:worlds:Last-v0", num_envs=1024).args.groups == 1
+
+
 # Ends of segments, and episodes that are cut
 
 
