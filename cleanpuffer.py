@@ -57,7 +57,7 @@ import settings
 import trackers
 from kernels import cpu
 from kernels.cpu import State
-from trackers import Profile, Run, Scores, UsageError, load_policy, load_tensors, say
+from trackers import Diverged, Profile, Run, Scores, UsageError, load_policy, load_tensors, say
 
 gc.freeze()
 gc.enable()
@@ -129,10 +129,6 @@ class Args:
 # A checkpoint fixes these; everything else may be changed when a run is resumed.
 LAYOUT = ("env", "env_config", "num_envs", "hidden_size", "recurrent", "optimizer", "normalize_observations",
           "policy", "replay_factor")
-
-
-class Diverged(Exception):
-    """A loss, gradient or weight is not finite: exit code 3."""
 
 
 class Policy(nn.Module):
@@ -460,6 +456,8 @@ def make_policy(args: Args, env: Any) -> Policy:
 class Trainer:
     """What lives through a run: environments, policy, optimizer, random streams, counters."""
 
+    world = 1  # processes that train together, each a batch of its own; ranks.py is for several
+
     def __init__(self, args: Args):
         self.args, self.device = args, torch.device(args.device)
         on_gpu = self.device.type == "cuda"
@@ -547,6 +545,18 @@ class Trainer:
             helper.result()
         return results
 
+    def average(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Means over the processes that train together."""
+        return tensors
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of all numbers, over these processes."""
+        return x.mean(), x.std(correction=0)
+
+    def log(self) -> dict[str, float]:
+        """What the environments of these processes report of the episodes that have finished."""
+        return self.env.log()
+
     def progress(self) -> float:
         return min(1.0, self.steps / self.args.total_timesteps)
 
@@ -574,7 +584,8 @@ class Trainer:
         zeros = torch.zeros_like(s.rewards[new])
         sums = self.advantages(s.rewards[new], zeros, zeros, s.terminals[new], s.truncations[new],
                                torch.ones_like(zeros), self.args.gamma, 1.0, 1.0, 1.0)[1]  # over values of 0
-        self.return_moment += torch.stack((sums.square().mean(0).sum(), sums.new_tensor(self.args.horizon)))
+        moment = torch.stack((sums.square().mean(0).sum(), sums.new_tensor(self.args.horizon)))
+        self.return_moment += self.average([moment])[0]
         s.rewards[new] /= (self.return_moment[0] / self.return_moment[1] + 1e-8).sqrt()
 
     def in_stream(self, group: int, noise: Tensor) -> None:
@@ -646,16 +657,18 @@ class Trainer:
                 index = torch.multinomial(probabilities, count, replacement=True, generator=self.generator)
                 weights = (len(probabilities) * probabilities[index]) ** -beta
                 advantages = advantages[index]  # [segments of the minibatch, horizon]
-                advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
+                mean, deviation = self.moments(advantages)
+                advantages = (advantages - mean) / (deviation + 1e-8)
                 advantages = advantages * weights.unsqueeze(1)
             self.learn(index, advantages, targets[index])
         self.losses /= minibatches
+        self.losses = self.average([self.losses])[0]
         if args.replay_factor:
             self.keep()
         if self.policy.normalizer is not None:  # after the update, so that its ratios begin with 1
             self.policy.normalizer.update(s.observations[:self.env.num_envs])
         self.updates += 1
-        self.steps += self.batch  # after it, so that the first update has the whole learning rate
+        self.steps += self.batch * self.world  # after it, so that the first update has the full learning rate
         checks = [x.isfinite().all() for x in (self.losses, self.return_moment, *self.parameters)]
         if not torch.stack(checks).all():  # the update's one synchronisation with a GPU
             raise Diverged
@@ -687,7 +700,7 @@ class Trainer:
             lambda i: self.gradients(index[i], advantages[i], targets[i], targets.numel()), shards)
         with profile("update optimizer"):
             each = zip(*(part[0] for part in parts), strict=True)  # parameter's gradients, of all shards
-            gradients = [sum(rest, start=first) for first, *rest in each]
+            gradients = self.average([sum(rest, start=first) for first, *rest in each])
             norm = nn.utils.get_total_norm(gradients)
             scale = ((self.args.max_grad_norm or math.inf) / (norm + 1e-6)).clamp(max=1)
             gradients = torch._foreach_mul(gradients, scale)  # not in place: an LSTM's two biases share one
@@ -774,9 +787,9 @@ class Trainer:
             self.env.reset(seed=(self.args.seed + saved["steps"]) % 2**31)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.return_moment.copy_(saved["return_moment"])
-        self.replayed = len(saved["replay"]["h"])
+        self.replayed = min(len(saved["replay"]["h"]), len(self.segments.h) - self.env.num_envs)
         for name, x in saved["replay"].items():
-            getattr(self.segments, name)[self.env.num_envs:][:self.replayed] = x
+            getattr(self.segments, name)[self.env.num_envs:][:self.replayed] = x[:self.replayed]
         torch.set_rng_state(saved["generators"][0])
         self.generator.set_state(saved["generators"][1])
         for own, state in zip(self.state, saved["lstm"], strict=True):
@@ -798,6 +811,7 @@ def train(args: Args, kind: type = Trainer) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     trainer, problem = kind(args), None
+    trainer.interrupted = interrupted
     run = Run(args, trainer, Scores(), START)
     say(trackers.describe_start(args, trainer))
     terminal = trackers.Terminal(args)
@@ -819,7 +833,7 @@ def train(args: Args, kind: type = Trainer) -> int:
     except OSError as error:
         status, problem = "error", f"{run.path}: {error.strerror or error}"
     if problem:
-        print(f"cleanpuffer.py: error: {problem}", file=sys.stderr)
+        trackers.complain(problem)
     return EXIT_CODES[status]
 
 
@@ -830,7 +844,7 @@ def train_loop(run: Run, terminal: trackers.Terminal, interrupted: threading.Eve
     while True:
         trainer.collect()
         trainer.update()
-        scores.add(trainer.env.log())
+        scores.add(trainer.log())
         means = run.means = scores.means()
         solved = args.stop_score is not None and means["episodes"] >= Scores.ENOUGH
         solved = solved and means["score"] >= args.stop_score
@@ -860,6 +874,11 @@ def trained_policy(args: Args, env: Any) -> Policy:
 
 def main(argv: list[str], settings_kind: type = Args, trainer_kind: type = Trainer) -> int:
     """The command line, also of what is built on this file, with settings and a trainer of its own."""
+    start = train
+    if trackers.WORLD > 1:  # started by torchrun
+        import ranks
+
+        start = ranks.together(train)
     try:
         args = settings.parse_arguments(argv, settings_kind)
         if args.list:
@@ -874,20 +893,20 @@ def main(argv: list[str], settings_kind: type = Args, trainer_kind: type = Train
             raise UsageError(problem)
         shows = bool(args.eval or args.watch or args.play)
         args.device = "cpu" if shows else args.device  # whatever it was trained on
-        settings.choose_sizes(args)
+        settings.choose_sizes(args, trackers.WORLD)
         if shows:
             return render.perform(args, trained_policy)
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
         args.run_dir = args.run_dir or str(Path("runs") / args.env.replace("/", "-") / stamp)
-        return train(args, trainer_kind) or (render.perform(args, trained_policy) if args.gif else 0)
+        return start(args, trainer_kind) or (render.perform(args, trained_policy) if args.gif else 0)
     except (UsageError, build.BuildError) as error:
-        print(f"cleanpuffer.py: error: {error}", file=sys.stderr)
+        trackers.complain(error)
         return 2
     except BrokenPipeError:  # `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except OSError as error:
-        print(f"cleanpuffer.py: error: {error}", file=sys.stderr)
+        trackers.complain(error)
         return 1
 
 

@@ -116,9 +116,12 @@ class Normalizer(nn.Module):
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
-        """Adds numbers [..., *shape] (Chan, Golub and LeVeque 1983, equation 2.1)."""
+        """Adds numbers [..., *shape]."""
         x = x.reshape(-1, *self.mean.shape).double()
-        n, mean, variance = len(x), x.mean(0), x.var(0, correction=0)
+        self.merge(len(x), x.mean(0), x.var(0, correction=0))
+
+    def merge(self, n: int, mean: Tensor, variance: Tensor) -> None:
+        """Adds n numbers by their moments (Chan, Golub and LeVeque 1983, equation 2.1)."""
         total, difference = self.count + n, mean - self.mean
         squares = self.variance * self.count + variance * n + difference**2 * self.count * n / total
         self.mean += difference * n / total

@@ -131,8 +131,11 @@ def parse_tokens(args: Any, tokens: list[str], origin: str) -> Any:
     raise UsageError(origin + message)
 
 
-def choose_sizes(args: Any) -> None:
-    """Puts numbers where args say auto, for a processor or a GPU. UsageError for sizes that cannot be."""
+def choose_sizes(args: Any, processes: int = 1) -> None:
+    """Puts numbers where args say auto, for a processor or a GPU. UsageError for sizes that cannot be.
+
+    num_envs and minibatch_size are split evenly between the processes that train together.
+    """
     if args.device == "auto":
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
     on_gpu = args.device.startswith("cuda")
@@ -140,6 +143,11 @@ def choose_sizes(args: Any) -> None:
     devices = ["cpu", *["cuda"][:gpus], *(f"cuda:{i}" for i in range(gpus))]
     if args.device not in devices:
         raise UsageError(f"--device: {args.device} is not there; this machine has {', '.join(devices)}")
+    if on_gpu and processes > 1 and (args.device != "cuda" or gpus < int(os.environ["LOCAL_WORLD_SIZE"])):
+        here = f"{os.environ['LOCAL_WORLD_SIZE']} processes and {gpus} GPUs"
+        raise UsageError(f"--device: {args.device}: each process takes a GPU of its own; here are {here}")
+    if processes > 1 and args.cuda_graphs:
+        raise UsageError("--cuda-graphs: they cannot hold what several processes tell each other")
     try:
         args.env_config, agents = envs.resolve(args.env, args.env_config)
     except (ValueError, TypeError) as error:
@@ -151,6 +159,7 @@ def choose_sizes(args: Any) -> None:
     auto |= {name: size for name, size in envs.spec(args.env).train.items() if name in auto}
     if on_gpu and ":" not in args.env:  # which has room for more
         auto |= {"hidden_size": 128, "num_envs": max(auto["num_envs"], 4096 // agents)}
+    auto["num_envs"] = -(-auto["num_envs"] // processes) * processes
     for name, value in auto.items():
         if getattr(args, name) == "auto":
             setattr(args, name, value)
@@ -159,20 +168,29 @@ def choose_sizes(args: Any) -> None:
         args.precision = "bfloat16" if wide and cpu.has_bfloat16() else "float32"
     if args.env_threads > args.num_threads:
         raise UsageError(f"--env-threads: {args.env_threads} is more than --num-threads {args.num_threads}")
-    rows = args.num_envs * agents
+    if args.num_envs % processes:
+        raise UsageError(f"--num-envs: {args.num_envs} cannot be split evenly between {processes} processes")
+    rows, copies = args.num_envs * agents, args.num_envs // processes
     batch = rows * args.horizon
     if args.groups == "auto":  # on a processor, parts that stay in a core's cache
-        most = 1 if ":" in args.env else min(2 if on_gpu else rows // 512, args.num_envs, 64)
-        args.groups = max((g for g in range(1, most + 1) if args.num_envs % g == 0), default=1)
-    if args.num_envs % args.groups:
-        raise UsageError(f"--groups: {args.groups} does not divide --num-envs {args.num_envs}")
+        most = 1 if ":" in args.env else min(2 if on_gpu else rows // processes // 512, copies, 64)
+        args.groups = max((g for g in range(1, most + 1) if copies % g == 0), default=1)
+    if copies % args.groups:
+        each = f", {copies} in each process" if processes > 1 else ""
+        raise UsageError(f"--groups: {args.groups} does not divide --num-envs {args.num_envs}{each}")
     if args.minibatch_size == "auto":
         steps = min(batch, 16384) if on_gpu else max(min(batch, 2048), batch // 8)
-        args.minibatch_size = max(1, steps // args.horizon) * args.horizon
+        segments = max(1, steps // args.horizon // processes) * processes
+        args.minibatch_size = segments * args.horizon
     if args.minibatch_size % args.horizon or args.minibatch_size > batch:
         raise UsageError(
             f"--minibatch-size: {args.minibatch_size} must be a multiple of --horizon "
             f"{args.horizon} and at most the batch, {rows} rows x {args.horizon} = {batch}"
+        )
+    if args.minibatch_size // args.horizon % processes:
+        raise UsageError(
+            f"--minibatch-size: {args.minibatch_size} is {args.minibatch_size // args.horizon} segments of "
+            f"{args.horizon}, which cannot be split evenly between {processes} processes"
         )
     spec = envs.spec(args.env)
     space, actions = spec.observation_space(args.env_config), spec.action_space(args.env_config)
@@ -183,7 +201,7 @@ def choose_sizes(args: Any) -> None:
     needed += batch * 16 * outputs  # noise and outputs
     needed += args.hidden_size * (16 * rows + 128 * args.hidden_size)  # states; weights, momenta
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    memory = torch.cuda.mem_get_info(args.device)[1] if on_gpu else memory
+    memory = torch.cuda.mem_get_info(args.device)[1] * processes if on_gpu else memory
     if needed > memory:
         raise UsageError(
             f"--num-envs: {args.num_envs} with --horizon {args.horizon}, --hidden-size "

@@ -28,11 +28,18 @@ from typing import Any
 import numpy as np
 import torch
 
+# Which of how many processes this one is, where torchrun has started several: see ranks.py.
+WORLD = int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+RANK = int(os.environ["RANK"]) if WORLD > 1 else 0
 LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "grad_norm")
 
 
 class UsageError(Exception):
     """What the user can mend: printed as one line, exit code 2."""
+
+
+class Diverged(Exception):
+    """A loss, gradient or weight is not finite: exit code 3."""
 
 
 class Profile:
@@ -170,6 +177,15 @@ def say(line: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def complain(problem: object) -> None:
+    """Prints in one line what went wrong. Of several processes the first does so for all, and the others
+    give it the time: torchrun ends all as soon as one has failed."""
+    if RANK:
+        time.sleep(1)
+    else:
+        print(f"cleanpuffer.py: error: {problem}", file=sys.stderr, flush=True)
+
+
 def clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
@@ -256,7 +272,9 @@ def describe_start(args: Any, trainer: Any) -> str:
     """What is about to run, where, and all settings: two lines, folded to the width of a terminal."""
     unused_gpu = torch.cuda.is_available() and trainer.device.type == "cpu"
     idle = " (a GPU is idle: --device cuda)" if unused_gpu else ""
-    copies = f"{args.num_envs // args.groups} copies x {trainer.env.agents} agents x {args.groups} groups"
+    env, batch = trainer.env, trainer.batch * trainer.world
+    copies = f"{env.copies // args.groups} copies x {env.agents} agents x {args.groups} groups"
+    copies += f" x {trainer.world} processes" if trainer.world > 1 else ""
     anew = (
         "; new episodes begin, as these environments cannot be saved"
         if args.resume and ":" in args.env
@@ -264,7 +282,7 @@ def describe_start(args: Any, trainer: Any) -> str:
     )
     line = (
         f"{args.env} on {args.device}{idle}, at most {args.num_threads} threads: {copies}, "
-        f"batch {trainer.batch:,} in segments of {args.horizon}, minibatch {args.minibatch_size:,}, "
+        f"batch {batch:,} in segments of {args.horizon}, minibatch {args.minibatch_size:,}, "
         f"{sum(p.numel() for p in trainer.parameters):,} weights, "
         f"{trainer.segments.nbytes() / 2**20:.1f} MB of experience{anew}"
     )

@@ -17,7 +17,7 @@ import torch
 import envs
 from envs import screens
 from envs.vector import CannotDraw
-from trackers import is_terminal, say
+from trackers import WORLD, is_terminal, say
 
 FILM_SECONDS = 75  # a film ends here even if its episodes go on
 FILM_FPS = 50  # what browsers show of a GIF; steps beyond it are left out
@@ -26,6 +26,8 @@ PAUSE = 0.8  # seconds after an episode that a person played
 
 def problem(args: Any) -> str | None:
     """Why what these settings ask to show cannot be shown, and the remedy; None if it can."""
+    if WORLD > 1 and (shown := [name for name in ("eval", "watch", "play") if getattr(args, name)]):
+        return f"--{shown[0]}: one process is enough to play; start it without torchrun"
     if args.gif and args.eval:
         return "--gif: --eval draws nothing; --watch RUN --gif FILE does"
     if args.play:
