@@ -44,7 +44,8 @@ def connected() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise Lost(re.sub(r"^\[.*?\] ", "", str(error)).splitlines()[0]) from error
+        message = re.sub(r"^\[.*?\] ", "", str(error))  # of the file it comes from
+        raise Lost(re.split(r"\. |\n", message)[0]) from error
 
 
 def tell(command: int, value: int = 0) -> tuple[int, int]:
