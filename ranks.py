@@ -159,8 +159,10 @@ class Rank:
         streams that there were not begin anew."""
         parts = []
         if RANK == 0:
-            if saved["layout"]["num_envs"] == self.whole.num_envs:
-                saved["layout"]["num_envs"] = self.args.num_envs
+            before = saved["layout"]["num_envs"]
+            if before != (now := self.whole.num_envs):
+                raise UsageError(f"--resume: its checkpoint has num_envs {before}, not {now}")
+            saved["layout"]["num_envs"] = self.args.num_envs
             parts = [divide(saved, rank) for rank in range(WORLD)]
             super().load(parts[0])  # which fails, if it does, before the others know
             tell(LOAD)
@@ -220,16 +222,19 @@ def start(train: Callable[[Any, type], int], args: Any, kind: type) -> int:
     if args.device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     try:
-        with connected():
-            dist.init_process_group("gloo")
-        args.run_dir = scatter([args.run_dir] * WORLD if RANK == 0 else [])
-        code = follow(args, kind) if RANK else lead(train, args, kind)
-        dist.destroy_process_group()
-        return code
-    except ValueError as error:  # of what torchrun sets
-        raise UsageError(f"{WORLD} processes cannot meet: {error}") from None
+        dist.init_process_group("gloo")
+    except (ValueError, RuntimeError) as error:
+        message = str(error).splitlines()[0]
+        raise UsageError(f"{WORLD} processes, as torchrun starts them, cannot meet: {message}") from None
+    try:
+        args.run_dir = scatter([args.run_dir] * WORLD if RANK == 0 else [])  # by default it has a random name
+        return follow(args, kind) if RANK else lead(train, args, kind)
     except Lost as error:
-        return mourn(args, error)
+        mourn(args, error)
+        sys.stdout.flush()
+        os._exit(1)  # an orderly end would wait for the one that is lost
+    finally:
+        dist.destroy_process_group()
 
 
 def lead(train: Callable[[Any, type], int], args: Any, kind: type) -> int:
@@ -253,14 +258,15 @@ def follow(args: Any, kind: type) -> int:
     return trainer.follow()
 
 
-def mourn(args: Any, error: Lost) -> int:
-    """Ends a run that has lost a process: the first of those left says so, and sees to summary.json."""
+def mourn(args: Any, error: Lost) -> None:
+    """What is left to do where a process was lost: the first of the others says so, and sees to summary.json,
+    which rank 0 has written if it could."""
     time.sleep(0.5 * RANK)
     path = Path(args.run_dir)
     summary = path / "summary.json"
     written = summary.exists() and summary.stat().st_mtime >= STARTED
     if RANK and written:
-        return 1
+        return
     if not written and (args.resume or not summary.exists()):  # rank 0 is lost, or had not begun
         last = {}
         with suppress(OSError, ValueError, IndexError):
@@ -271,4 +277,3 @@ def mourn(args: Any, error: Lost) -> int:
         with suppress(OSError):
             write_atomic(summary, to_json(record))
     print(f"cleanpuffer.py: error: a process of this run was lost: {error}", file=sys.stderr, flush=True)
-    return 1
