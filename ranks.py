@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +229,11 @@ def start(train: Callable[[Any, type], int], args: Any, kind: type) -> int:
         raise UsageError(f"{WORLD} processes, as torchrun starts them, cannot meet: {message}") from None
     try:
         args.run_dir = scatter([args.run_dir] * WORLD if RANK == 0 else [])  # by default it has a random name
-        return follow(args, kind) if RANK else lead(train, args, kind)
+        end = watch(args)
+        try:
+            return follow(args, kind) if RANK else lead(train, args, kind)
+        finally:
+            end()
     except Lost as error:
         mourn(args, error)
         sys.stdout.flush()
@@ -256,6 +261,31 @@ def follow(args: Any, kind: type) -> int:
     trainer = kind(args)
     trainer.interrupted = interrupted
     return trainer.follow()
+
+
+def watch(args: Any) -> Callable[[], None]:
+    """Has a thread wait for the next rank to end, and ends this process if that one was lost and the main
+    thread does not notice, as where it waits for a GPU. Returns the function for an orderly end."""
+    ended, group = threading.Event(), dist.new_group(backend="gloo", timeout=timedelta(days=1000))
+
+    def wait() -> None:
+        try:
+            with connected():
+                dist.recv(torch.zeros(1), (RANK + 1) % WORLD, group)
+        except Lost as error:
+            if not ended.wait(2):
+                mourn(args, error)
+                os._exit(1)
+
+    def end() -> None:
+        ended.set()
+        with suppress(RuntimeError):
+            dist.send(torch.zeros(1), (RANK - 1) % WORLD, group)
+        thread.join(2)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return end
 
 
 def mourn(args: Any, error: Lost) -> None:
