@@ -473,8 +473,7 @@ class Trainer:
         shard = min(4096, max(2048, args.minibatch_size // 4))  # steps: fewer are handed out too often
         self.shard = 2**40 if on_gpu else max(1, shard // args.horizon)  # segments
         try:
-            self.env = env = envs.make(args.env, args.num_envs, args.seed, args.env_threads, args.groups,
-                                       args.env_config, pin_memory=on_gpu)
+            self.env = env = self.make_env()
         except ValueError as error:
             raise UsageError(f"--env: {error}") from None
         torch.manual_seed(args.seed)
@@ -523,6 +522,11 @@ class Trainer:
             changed += [x for group in optimizer.moments for tensors in group for x in tensors]
             self.play = [gpu.Graph(self.policy.play) for _ in range(args.groups)]
             self.learn = gpu.Graph(self.learn, changed)
+
+    def make_env(self) -> Any:
+        args = self.args
+        return envs.make(args.env, args.num_envs, args.seed, args.env_threads, args.groups, args.env_config,
+                         pin_memory=self.device.type == "cuda")
 
     def autocast(self) -> Any:
         """bfloat16 on a GPU, as a context; on a processor the kernels see to it."""
@@ -735,11 +739,7 @@ class Trainer:
             ratio = logratio.exp()
             clipped = ratio.clamp(1 - args.clip_coef, 1 + args.clip_coef)
             policy_loss = -torch.min(advantages * ratio, advantages * clipped)
-            value_loss = (values - targets) ** 2
-            if args.vf_clip_coef:
-                near = old_values + (values - old_values).clamp(-args.vf_clip_coef, args.vf_clip_coef)
-                value_loss = torch.max(value_loss, (near - targets) ** 2)
-            value_loss = 0.5 * value_loss
+            value_loss = self.value_loss(index, values, old_values, targets)
             loss = policy_loss + args.vf_coef * value_loss - args.ent_coef * entropy
             loss = (loss * valid).sum() / samples
         with profile("update backward"):
@@ -751,6 +751,15 @@ class Trainer:
             stats = torch.stack([(x * valid).sum() for x in stats]) / samples
         self.profile.add(profile)
         return gradients, stats, values.detach(), ratio.detach()
+
+    def value_loss(self, index: Tensor, values: Tensor, old_values: Tensor, targets: Tensor) -> Tensor:
+        """Half the squared errors [segments, horizon] of the segments `index`; PPO's, which forgives nothing
+        that lies farther from the rollout's values than allowed."""
+        loss, limit = (values - targets) ** 2, self.args.vf_clip_coef
+        if limit:
+            near = old_values + (values - old_values).clamp(-limit, limit)
+            loss = torch.max(loss, (near - targets) ** 2)
+        return 0.5 * loss
 
     def learning_rate_factor(self) -> float:
         """What the schedule multiplies every learning rate by now."""

@@ -64,6 +64,9 @@ def parse_arguments(argv: list[str], kind: type) -> Any:
             raise UsageError(f"--env: {run} was trained on {file['env']}, not on {env}")
         for name in ("env_config", "num_envs", "groups", "minibatch_size"):  # of another environment
             file.pop(name, None)
+    if first.eval or first.watch:  # to play, the settings of a run's own trainer are not needed
+        known = {field.name for field in dataclasses.fields(kind)}
+        file = {name: value for name, value in file.items() if name.partition(".")[0] in known}
     knobs = {knob: default for knob, (default, _, _) in spec.config.items()}
     sizes = ("num_envs", "hidden_size")  # which choose_sizes puts where auto stands
     args = kind(env=env, env_config=knobs, **{k: v for k, v in spec.train.items() if k not in sizes})
