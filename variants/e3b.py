@@ -35,7 +35,7 @@ from cleanpuffer import Muon
 class Args(cleanpuffer.Args):
     """The trainer with E3B, an elliptical bonus for what an episode has not shown yet."""
 
-    bonus_coef: float = 0.01  # weight of the bonus beside the reward; it falls to 0 with the progress
+    bonus_coef: float = 0.003  # weight of the bonus beside the reward; it falls to 0 with the progress
     features: int = 32  # of an observation
     ridge: float = 0.1  # C of an episode that has seen nothing, as a multiple of the unit matrix
     inverse_learning_rate: float = 0.001  # of the features, with Adam
@@ -64,9 +64,7 @@ class Inverse(nn.Module):
         return self.actor(torch.relu(self.both(torch.cat((before, after), -1))))
 
 
-def elliptical_bonus(
-    features: Tensor, after: Tensor, done: Tensor, inverse: Tensor, ridge: float
-) -> Tensor:
+def elliptical_bonus(features: Tensor, after: Tensor, done: Tensor, inverse: Tensor, ridge: float) -> Tensor:
     """The bonus [rows, horizon] of the observations that a segment's steps lead to.
 
     features    [rows, horizon, d] of the segment's own observations, which are all counted
