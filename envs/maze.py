@@ -4,7 +4,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 # Each knob of MazeConfig in ocean_c/maze.h: default, lowest, highest.
-config = {"rooms": (8, 2, 16), "vision": (2, 1, 5), "max_steps": (300, 1, 1_000_000)}
+config = {"rooms": (4, 2, 16), "vision": (2, 1, 5), "max_steps": (200, 1, 1_000_000)}
 
 
 def observation_space(config: dict) -> Box:
@@ -21,6 +21,6 @@ def keys(config: dict) -> dict[str, int]:
 
 
 idle = None  # waits for a key
-train = {"total_timesteps": 5_000_000}
+train = {"total_timesteps": 2_000_000}
 solved = 0.95
 fps = 12
