@@ -118,6 +118,7 @@ def test_p3o_weighs_nothing_that_cannot_be_predicted():
 def test_p3o_loss_is_the_likelihood_of_the_rewards_that_are_known():
     subject = trainer("p3o")
     train(subject, 1)
+    subject.ahead = 5
     s, index = subject.segments, torch.tensor([1, 3])
     s.rewards.normal_(generator=generator())
     s.terminals.copy_(torch.rand(s.terminals.shape, generator=generator()) < 0.1)
