@@ -229,9 +229,12 @@ def configured(*arguments: str) -> sweep.Sweep:
     return sweep.Sweep(Path("none"), sweep.configure(options, fixed) | limits)
 
 
-@pytest.mark.parametrize("name", envs.names())
+@pytest.mark.parametrize(
+    "name", [path.stem for path in (ROOT / "spaces").glob("*.toml") if path.stem != "default"]
+)
 def test_the_search_begins_at_what_the_trainer_does(name):
-    """Every space's centre holds its constraints and is the trainer's default on a processor."""
+    """Every space's centre holds its constraints and is the trainer's default on a processor. An environment
+    without a file of its own is searched from the global defaults."""
     s = configured("--env", name).space
     defaults = parse_arguments(["--env", name, "--device", "cpu"], Args)
     choose_sizes(defaults)
