@@ -207,10 +207,9 @@ EDITS = {  # method: what to replace there, and by what; some show only with wei
         ("1 - args.clip_coef,", "1 - 2 * args.clip_coef,"),
         ("ratio = logratio.exp()", "ratio = logratio.clamp(-1, 1).exp()"),
         ("args.ent_coef * entropy", "args.ent_coef * (1 - self.progress()) * entropy"),
-        ("if args.vf_clip_coef", "if False"),
-        ("0.5 * value_loss", "0.505 * value_loss"),
         ("args.ent_coef * entropy", "args.ent_coef * entropy + 0.01 * (ratio - 1 - logratio)"),
     ],
+    "Trainer.value_loss": [("if limit", "if False"), ("0.5 * loss", "0.505 * loss")],
 }
 
 
