@@ -254,16 +254,20 @@ class Sweep:
         values = [r["score"] if self.target == math.inf else -r["cost"] for r in self.reached(results)]
         return len(values), statistics.median(values) if values else -math.inf
 
-    def trial(self, record: dict, worker: int, folder: str, limit: float | None) -> Trial:
-        """Starts a trial, with a worker's share of the threads and, of several GPUs, one."""
-        threads, env = share(worker, self.config["workers"])
+    def words(self, record: dict, threads: str) -> list[str]:
+        """The command that runs the settings of a trial, all but its --run-dir."""
         trainer = [sys.executable, str(ROOT / "cleanpuffer.py"), "--num-threads", threads]
         words, params = list(self.config["command"] or trainer), record["params"]
         fixed = [(name, text) for name, text in self.config["fixed"] if name.replace("-", "_") not in params]
         for name, value in (*fixed, *params.items(), ("seed", record["seed"])):
             words += [f"--{name}"] if value is None else [f"--{name}", str(value)]
+        return words
+
+    def trial(self, record: dict, worker: int, folder: str, limit: float | None) -> Trial:
+        """Starts a trial, with a worker's share of the threads and, of several GPUs, one."""
+        threads, env = share(worker, self.config["workers"])
         folder = self.path.resolve() / folder / f"{record['trial']:04}"
-        return Trial(record, folder, words, env, limit, self.config["cwd"])
+        return Trial(record, folder, self.words(record, threads), env, limit, self.config["cwd"])
 
 
 def outcome(trial: dict[str, Any]) -> str:
