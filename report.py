@@ -258,6 +258,7 @@ def collect(paths: list[str], page: Path, known: dict) -> dict[str, Any]:
     for one in sweeps:  # two may have the same last name
         one["label"] = one["name"] if labels.count(one["label"]) > 1 else one["label"]
     return {
+        "title": " and ".join(paths) if len(paths) <= 3 else f"{len(paths)} folders",
         "made": time.time(),
         "going": any(one["going"] for one in (*runs, *sweeps)),
         "groups": group(runs),
@@ -278,10 +279,10 @@ def write(paths: list[str], page: Path, known: dict, watch: bool) -> bool:
         raise ValueError("reports need the [report] extra: pip install -e '.[report]'") from None
     data = collect(paths, page, known) | {"watch": watch, "every": EVERY}
     text = json.dumps(data, default=str, allow_nan=False).replace("<", "\\u003c")
-    template = Path(__file__).with_suffix(".html").read_text()
-    template = template.replace("/* PLOTLY */", get_plotlyjs(), 1)
+    head, rest = Path(__file__).with_suffix(".html").read_text().split("/* PLOTLY */")
+    body, tail = rest.split('"DATA"')
     new = page.with_name(page.name + ".new")  # no half page is ever loaded
-    new.write_text(template.replace('"DATA"', text, 1))
+    new.write_text(head + get_plotlyjs() + body + text + tail)
     new.replace(page)
     return data["going"]
 
