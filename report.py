@@ -29,7 +29,7 @@ import numpy as np
 from spaces import is_number, require
 from trials import Sweep, share
 
-EVERY = 3.0  # seconds between pages of --watch, or more: making them takes at most a twentieth of the time
+EVERY = 3.0, 30.0  # seconds between pages of --watch, least and most; twenty times what making one takes
 POINTS = 300  # of a learning curve, at most
 ENOUGH = 8  # trials that must have worked before the tuner's processes are asked
 SHUFFLES = 20  # of a parameter's values among the trials, for its importance
@@ -271,13 +271,14 @@ def rank(metric: str) -> tuple[bool, bool, str]:
     return metric != "score", "/" in metric, metric
 
 
-def write(paths: list[str], page: Path, known: dict, watch: bool) -> bool:
-    """Writes the page, and says whether anything on it goes on."""
+def write(paths: list[str], page: Path, known: dict, every: float = 0) -> bool:
+    """Writes the page, and says whether anything on it goes on: then it loads itself anew, if `every` so many
+    seconds another is written."""
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
         raise ValueError("reports need the [report] extra: pip install -e '.[report]'") from None
-    data = collect(paths, page, known) | {"watch": watch, "every": EVERY}
+    data = collect(paths, page, known) | {"every": every}
     text = json.dumps(data, default=str, allow_nan=False).replace("<", "\\u003c")
     head, rest = Path(__file__).with_suffix(".html").read_text().split("/* PLOTLY */")
     body, tail = rest.split('"DATA"')
@@ -301,14 +302,17 @@ def main(argv: list[str]) -> int:
     try:
         args = parser.parse_args(argv)
         page = Path(args.out or (Path(args.paths[0]) if len(args.paths) == 1 else Path()) / "report.html")
-        began, going = time.monotonic(), write(args.paths, page, known, args.watch)
+        every = EVERY[0] if args.watch else 0
+        going = write(args.paths, page, known, every)
         print(f"{page}{', rewritten while it goes on' * (args.watch and going)}", flush=True)
         try:
             while args.watch and going:
-                time.sleep(max(EVERY, 20 * (time.monotonic() - began)))
-                began, going = time.monotonic(), write(args.paths, page, known, True)
+                time.sleep(every)
+                began = time.monotonic()
+                going = write(args.paths, page, known, every)
+                every = min(max(EVERY[0], 20 * (time.monotonic() - began)), EVERY[1])
         except KeyboardInterrupt:
-            write(args.paths, page, known, False)
+            write(args.paths, page, known)
             return 130
         return 0
     except KeyboardInterrupt:
