@@ -5,8 +5,8 @@
     python report.py SWEEP --watch              a sweep, rewritten every few seconds while it goes on
     python report.py SWEEP SWEEP --out both.html    two sweeps, each in a colour
 
-This file reads folders, and collects what the page shows: `Runs` groups, `read_sweep` trials, `beliefs` what
-the tuner's own processes make of them. report.html draws it.
+This file reads folders, and collects what the page shows: `read_run` and `group` the curves, `read_sweep` the
+trials, `beliefs` what the tuner's own processes make of them. report_page.html is the page, and draws it.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def read_run(folder: Path, page: Path) -> dict[str, Any]:
             curves[name] = [float(f"{value:.5g}") if is_number(value) else None for value in values]
     curves["step"] = curves.get("step") or curves.pop("steps", None) or list(range(len(records)))
     ended = summary.get("status", "stopped without a summary")
-    last = next((record for record in reversed(records)), {})
+    last = records[-1] if records else {}
     words = [sys.executable, str(Path(__file__).resolve().parent / "cleanpuffer.py")]
     return {
         "name": str(folder),
@@ -123,10 +123,10 @@ def group(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     all_settings = [json.loads(key) for key in groups]
     names = dict.fromkeys(name for settings in all_settings for name in settings)
     differ = [n for n in names if len({json.dumps(s.get(n, "")) for s in all_settings}) > 1]
-    found = []
+    bare, found = ("env", "run", "folder"), []  # values that speak for themselves
     for settings, members in zip(all_settings, groups.values(), strict=True):
-        bare = ("env", "run", "folder")  # whose values speak for themselves
-        words = [f"{'' if n in bare else n + ' '}{settings[n]}" for n in differ if n in settings]
+        shown = {n: f"{v:.4g}" if isinstance(v, float) else v for n, v in settings.items() if n in differ}
+        words = [f"{'' if name in bare else name + ' '}{value}" for name, value in shown.items()]
         label = ", ".join(words) or str(settings.get("env") or members[0]["name"])
         found.append({"label": label, "runs": members})
     return found
@@ -236,6 +236,9 @@ def beliefs(sweep: Sweep) -> dict[str, Any]:
 
 def collect(paths: list[str], page: Path, known: dict) -> dict[str, Any]:
     """All that the page shows. Raises ValueError, OSError."""
+    title = " and ".join(paths) if len(paths) <= 3 else f"{len(paths)} folders"
+    inside = {path: sorted(str(file.parent) for file in Path(path).glob("*/sweep.json")) for path in paths}
+    paths = [one for path in paths for one in inside[path] or [path]]  # a folder of sweeps stands for them
     runs, sweeps = [], []
     records = ("config.json", "metrics.jsonl", "summary.json")
     folders = [path for path in paths if not any((Path(path) / name).exists() for name in records)]
@@ -258,7 +261,7 @@ def collect(paths: list[str], page: Path, known: dict) -> dict[str, Any]:
     for one in sweeps:  # two may have the same last name
         one["label"] = one["name"] if labels.count(one["label"]) > 1 else one["label"]
     return {
-        "title": " and ".join(paths) if len(paths) <= 3 else f"{len(paths)} folders",
+        "title": title,
         "made": time.time(),
         "going": any(one["going"] for one in (*runs, *sweeps)),
         "groups": group(runs),
@@ -280,7 +283,7 @@ def write(paths: list[str], page: Path, known: dict, every: float = 0) -> bool:
         raise ValueError("reports need the [report] extra: pip install -e '.[report]'") from None
     data = collect(paths, page, known) | {"every": every}
     text = json.dumps(data, default=str, allow_nan=False).replace("<", "\\u003c")
-    head, rest = Path(__file__).with_suffix(".html").read_text().split("/* PLOTLY */")
+    head, rest = Path(__file__).with_name("report_page.html").read_text().split("/* PLOTLY */")
     body, tail = rest.split('"DATA"')
     new = page.with_name(page.name + ".new")  # no half page is ever loaded
     new.write_text(head + get_plotlyjs() + body + text + tail)

@@ -297,6 +297,31 @@ def test_watch_rewrites_the_page_while_the_sweep_goes_on(browser, tmp_path):
     assert browser.execute_script("return window.mark") == 1  # it does not load itself any more
 
 
+def test_folders_stand_for_what_is_in_them(tmp_path):
+    for name in ("before", "after"):  # the same settings, so that only the folder tells them apart
+        for seed in (1, 2):
+            write_run(tmp_path / name / str(seed), seed=seed)
+    page, both = tmp_path / "page.html", [str(tmp_path / "before"), str(tmp_path / "after")]
+    groups = report.collect(both, page, {})["groups"]
+    assert [(one["label"], len(one["runs"])) for one in groups] == [(path, 2) for path in both]
+    assert report.collect([str(tmp_path / "before" / "1")], page, {})["groups"][0]["label"] == "pong"
+    write_sweep(tmp_path / "sweeps" / "a", trials=1)
+    write_sweep(tmp_path / "sweeps" / "b", trials=1)
+    found = report.collect([str(tmp_path / "sweeps")], page, {})
+    assert [one["label"] for one in found["sweeps"]] == ["a", "b"] and not found["groups"]
+
+
+def test_where_least_time_counts_scores_count_up_to_the_target(tmp_path):
+    sweep = write_sweep(tmp_path / "s", trials=5)
+    config = json.loads((sweep / "sweep.json").read_text())
+    config |= {"objective": "time", "fixed": [["stop_score", "1.5"]]}
+    (sweep / "sweep.json").write_text(json.dumps(config))
+    found = report.read_sweep(sweep, tmp_path / "page.html", {})
+    assert found["target"] == 1.5
+    assert any(trial["score"] > 1.5 for trial in found["trials"])
+    assert all(trial["counted"] == min(trial["score"], 1.5) for trial in found["trials"])
+
+
 def test_beliefs_predict_and_tell_what_matters(tmp_path):
     found = report.read_sweep(write_sweep(tmp_path / "s"), tmp_path / "page.html", {})
     worked = [trial for trial in found["trials"] if trial["status"] == "ok"]
