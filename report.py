@@ -175,7 +175,6 @@ def read_sweep(folder: Path, page: Path, known: dict) -> dict[str, Any]:
         "name": str(folder),
         "going": going,
         "target": sweep.target if sweep.target < math.inf else None,
-        "sampler": config["sampler"],
         "space": {name: {key: p[key] for key in keys} for name, p in sweep.space.parameters.items()},
         "trials": trials,
         "notes": notes,
@@ -207,10 +206,12 @@ def beliefs(sweep: Sweep) -> dict[str, Any]:
         for trial in sweep.finished:
             sampler.observe(trial["params"], trial["score"], trial["cost"], trial["status"] == "failed")
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)
         points, scores, costs = sampler.successes()
-        sampler.learn(points, scores, costs)
-        torch.set_num_threads(threads)
+        try:
+            torch.set_num_threads(1)  # more would wait for each other: the matrices are small
+            sampler.learn(points, scores, costs)
+        finally:
+            torch.set_num_threads(threads)
 
         def left_out(process: Any) -> np.ndarray:
             z = process.cholesky @ (process.cholesky.T @ process.weights)
@@ -305,6 +306,8 @@ def main(argv: list[str]) -> int:
     try:
         args = parser.parse_args(argv)
         page = Path(args.out or (Path(args.paths[0]) if len(args.paths) == 1 else Path()) / "report.html")
+        require(args.out is None or page.parent.is_dir(), f"--out: there is no folder {page.parent}")
+        require(not page.is_dir(), f"--out: {page} is a folder, not a file")
         every = EVERY[0] if args.watch else 0
         going = write(args.paths, page, known, every)
         print(f"{page}{', rewritten while it goes on' * (args.watch and going)}", flush=True)

@@ -352,7 +352,9 @@ def test_bad_input_gets_one_line(tmp_path, monkeypatch, capsys):
     check_refused("holds no run and no sweep", tmp_path / "empty")
     check_refused("line 1 is damaged", broken)
     check_refused("config.json is damaged", other)
+    check_refused("--out: there is no folder", run := write_run(tmp_path / "run"), "--out", "nowhere/a.html")
+    check_refused("is a folder", run, "--out", tmp_path)
     check_refused("unrecognized arguments: --what", broken, "--what")
     monkeypatch.setitem(sys.modules, "plotly.offline", None)  # as where it is not installed
-    check_refused("pip install -e '.[report]'", write_run(tmp_path / "run"))
+    check_refused("pip install -e '.[report]'", run)
     assert not [*tmp_path.rglob("*.html*")]
