@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -522,6 +523,7 @@ def test_score_window():
     assert scores.means()["episodes"] == 180
 
 
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs g++")
 def test_a_compiled_policy_learns_the_same():
     """To rounding, which fused operations change. Of what torch does; the network in C is not compiled."""
     losses = []
