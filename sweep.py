@@ -229,7 +229,8 @@ class Process:
         self.cholesky, z = self.factor(x, self.h), (y / self.h["warp"]).asinh() if self.warp else y
         self.weights = torch.cholesky_solve(z[:, None], self.cholesky)[:, 0]
         missed = self.weights / torch.cholesky_inverse(self.cholesky).diagonal()  # z, each left out in turn
-        self.explained = 1 - (missed.square().sum() / (z - z.mean()).square().sum()).item()
+        spread = (z - z.mean()).square().sum().clamp(min=1e-9)  # 0 where all scores are alike
+        self.explained = 1 - (missed.square().sum() / spread).item()
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation [m], without the noise, of y at x [m, dimensions]; with warp, of asinh

@@ -586,3 +586,28 @@ def test_differences_that_are_nothing_on_the_way_to_a_target_lead_nowhere():
         gammas.append(TUNED.to_unit(params)[1])
         sampler.observe(params, -21 + 1e-3 * gammas[-1], cost(params))
     assert min(gammas) < -0.2 and max(gammas) > 0.2
+
+
+def test_noise_that_a_model_fits_is_not_taken_for_a_signal(monkeypatch):
+    """Scores of noise alone are not predicted when they are left out, so that the search stays wide; scores
+    that depend on a parameter are, and it goes where they rise."""
+    monkeypatch.setattr(sweep.Bayesian, "grope", lambda *_: "wide")
+    wide = {"noise": 0, "signal": 0}
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        units = rng.uniform(-1, 1, (30, len(SPACE)))
+        for kind, scores in (("noise", rng.normal(size=30)), ("signal", np.exp(units[:, 0]))):
+            sampler = make((DEFAULT, None))
+            for unit, score in zip(units, scores, strict=True):
+                sampler.observe(TUNED.from_unit(unit), float(score), 1.0)
+            sampler.made, sampler.rng = 30, np.random.default_rng(0)
+            wide[kind] += isinstance(sampler.propose(), str)
+    assert wide == {"noise": 5, "signal": 0}
+
+
+def test_scores_that_are_all_alike_explain_nothing():
+    sampler = make((DEFAULT, None))
+    for unit in np.random.default_rng(0).uniform(-1, 1, (12, len(SPACE))):
+        sampler.observe(TUNED.from_unit(unit), -21.0, 1.0)
+    sampler.suggest()
+    assert math.isfinite(sampler.score.explained)
