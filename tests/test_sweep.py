@@ -258,6 +258,14 @@ def test_suggestions_of_the_default_space_are_taken_by_the_trainer():
             choose_sizes(parse_arguments(["--env", name, "--device", "cpu", *words], Args))
 
 
+def test_runs_are_as_long_as_two_episodes():
+    """In a maze only those that reach the goal end before the limit of 200 steps."""
+    s = configured("--env", "maze").space
+    for unit in np.random.default_rng(3).uniform(-1, 1, (50, len(s.names))):
+        params = s.from_unit(unit)
+        assert params["total_timesteps"] >= 400 * params["num_envs"]
+
+
 def test_foreign_environments_take_the_default_space():
     assert configured("--env", "gym:CartPole-v1").space.names == configured("--env", "pong").space.names
 
@@ -273,7 +281,7 @@ def test_only_fix_and_ranges():
     ]
     assert steps["whole"] and steps["max"] == 4_000_000
     s = configured("--env=pong", "--num-envs", "16", "--range=minibatch_size=512:1024:32768").space
-    assert "num_envs" not in s.names and len(s.constraints) == 3  # a fixed size counts in constraints
+    assert "num_envs" not in s.names and len(s.constraints) == 4  # a fixed size counts in constraints
     assert s.from_unit(np.ones(len(s.names)))["minibatch_size"] <= 16 * 256
 
 
