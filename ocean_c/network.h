@@ -19,14 +19,15 @@
 #include <immintrin.h>
 #endif
 
+// Of tiles: as many rows as leave registers for a row of the other factor, and how many where fewer are left.
 #if defined(__AVX512F__)
-enum { WIDE = 16, ROWS = 4 };
+enum { WIDE = 16, ROWS = 6, FEW = 4 };
 #elif defined(__AVX__)
-enum { WIDE = 8, ROWS = 2 };
+enum { WIDE = 8, ROWS = 2, FEW = 1 };
 #else
-enum { WIDE = 4, ROWS = 4 };
+enum { WIDE = 4, ROWS = 4, FEW = 1 };
 #endif
-enum { DEPTH = 128 }; // of a block: with 4 * WIDE columns it stays in the first cache
+enum { DEPTH = 128 }; // of a block of a product: its other factor stays in a near cache
 
 typedef float Vector __attribute__((vector_size(WIDE * sizeof(float)), aligned(4), may_alias));
 typedef int32_t Integers __attribute__((vector_size(WIDE * sizeof(float)), aligned(4), may_alias));
@@ -88,7 +89,7 @@ static void pair_rows(int64_t rows, int columns, const Operand *from, Operand *t
 INLINE void product_tile(int bfloat16, int rows, int vectors, int depth, const Operand *a, int64_t a_row,
                          int64_t a_depth, const Operand *b, int64_t b_depth, Vector sums[ROWS][4]) {
     for (int k = 0; k < depth; k++, a += a_depth, b += b_depth) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int row = 0; row < rows; row++) {
             const Vector factor = (Vector)((Integers){0} + *(const Bits *)(a + row * a_row));
 #pragma GCC unroll 4
@@ -101,11 +102,26 @@ INLINE void product_tile(int bfloat16, int rows, int vectors, int depth, const O
 INLINE void add_tile(int bfloat16, int rows, int vectors, int depth, const Operand *a, int64_t a_row,
                      int64_t a_depth, const Operand *b, int64_t b_depth, float *c, int64_t c_row) {
     Vector sums[ROWS][4];
+#pragma GCC unroll 8
     for (int row = 0; row < rows; row++)
         for (int v = 0; v < vectors; v++) sums[row][v] = *at(c + row * c_row + v * WIDE);
     product_tile(bfloat16, rows, vectors, depth, a, a_row, a_depth, b, b_depth, sums);
+#pragma GCC unroll 8
     for (int row = 0; row < rows; row++)
         for (int v = 0; v < vectors; v++) *at(c + row * c_row + v * WIDE) = sums[row][v];
+}
+
+INLINE int tile_rows(int left) { return left >= ROWS ? ROWS : left >= FEW ? FEW : 1; }
+
+// The same for the three numbers of rows, each compiled for itself.
+INLINE void add_tiles(int bfloat16, int rows, int vectors, int depth, const Operand *a, int64_t a_row,
+                      int64_t a_depth, const Operand *b, int64_t b_depth, float *c, int64_t c_row) {
+    if (rows == ROWS)
+        add_tile(bfloat16, ROWS, vectors, depth, a, a_row, a_depth, b, b_depth, c, c_row);
+    else if (rows == FEW)
+        add_tile(bfloat16, FEW, vectors, depth, a, a_row, a_depth, b, b_depth, c, c_row);
+    else
+        add_tile(bfloat16, 1, vectors, depth, a, a_row, a_depth, b, b_depth, c, c_row);
 }
 
 // c [rows, columns] += a [rows, depth] b [depth, columns]; columns are a multiple of WIDE.
@@ -116,17 +132,15 @@ INLINE void add_product(int bfloat16, int rows, int columns, int64_t depth, cons
         for (int column = 0, vectors; column < columns; column += vectors * WIDE) {
             vectors = columns - column >= 4 * WIDE ? 4 : 1;
             for (int row = 0, tall; row < rows; row += tall) {
-                tall = rows - row >= ROWS ? ROWS : 1;
+                tall = tile_rows(rows - row);
                 const Operand *a_tile = a + row * a_row, *b_tile = b + column;
                 float *c_tile = c + row * c_row + column;
-                if (tall == ROWS && vectors == 4)
-                    add_tile(bfloat16, ROWS, 4, deep, a_tile, a_row, a_depth, b_tile, b_depth, c_tile, c_row);
-                else if (vectors == 4)
-                    add_tile(bfloat16, 1, 4, deep, a_tile, a_row, a_depth, b_tile, b_depth, c_tile, c_row);
-                else if (tall == ROWS)
-                    add_tile(bfloat16, ROWS, 1, deep, a_tile, a_row, a_depth, b_tile, b_depth, c_tile, c_row);
+                if (vectors == 4)
+                    add_tiles(bfloat16, tall, 4, deep, a_tile, a_row, a_depth, b_tile, b_depth, c_tile,
+                              c_row);
                 else
-                    add_tile(bfloat16, 1, 1, deep, a_tile, a_row, a_depth, b_tile, b_depth, c_tile, c_row);
+                    add_tiles(bfloat16, tall, 1, deep, a_tile, a_row, a_depth, b_tile, b_depth, c_tile,
+                              c_row);
             }
         }
     }
@@ -199,9 +213,12 @@ INLINE void cells(int bfloat16, const LstmSizes *sizes, const float *x, const fl
         for (int row = 0, tall; row < rows; row += tall) {
             const int64_t at_row = (int64_t)row * hidden + unit;
             float *gate = gates ? gates + 4 * at_row - 3 * unit : NULL;
-            tall = rows - row >= ROWS ? ROWS : 1;
+            tall = tile_rows(rows - row);
             if (tall == ROWS)
                 cell_tile(bfloat16, ROWS, hidden, depth, z + row * depth, packed, c_last + at_row, gate,
+                          c + at_row, h + at_row);
+            else if (tall == FEW)
+                cell_tile(bfloat16, FEW, hidden, depth, z + row * depth, packed, c_last + at_row, gate,
                           c + at_row, h + at_row);
             else
                 cell_tile(bfloat16, 1, hidden, depth, z + row * depth, packed, c_last + at_row, gate,
