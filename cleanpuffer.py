@@ -331,6 +331,8 @@ class Muon:
     would import torch._dynamo, which takes most of a second.
     """
 
+    orthogonalize = staticmethod(orthogonalize)  # a Trainer has it in C
+
     def __init__(self, parameters: Iterable, lr: float, beta1=0.95, beta2=0.999, eps=1e-12, adam=False,
                  dtype: torch.dtype | None = None):
         self.dtype = dtype  # of the orthogonalisation of large matrices; None is their own
@@ -371,7 +373,7 @@ class Muon:
                 shapes.setdefault(update.flatten(1).shape, []).append((p, update.flatten(1)))
             for (rows, columns), pairs in shapes.items():
                 dtype = self.dtype if min(rows, columns) >= 64 else None  # which takes longer on small ones
-                orthogonal = orthogonalize(torch.stack([update for _, update in pairs]), dtype=dtype)
+                orthogonal = self.orthogonalize(torch.stack([update for _, update in pairs]), dtype=dtype)
                 for (p, _), update in zip(pairs, orthogonal, strict=True):
                     p.addcmul_(update.reshape(p.shape), lr, value=-math.sqrt(max(1, rows / columns)))
 
@@ -494,6 +496,7 @@ class Trainer:
             self.advantages = gpu.advantages_triton
         if not on_gpu and (":" not in args.env or build.has_compiler()):  # those of others need no compiler
             self.advantages = cpu.load_advantages()
+            self.optimizer.orthogonalize = cpu.load_orthogonalize(orthogonalize)
             try:
                 cpu.speed_up(self.policy, args.precision == "bfloat16")
             except ValueError as error:

@@ -48,6 +48,27 @@ def load_advantages() -> Callable[..., tuple[Tensor, Tensor]]:
     return advantages_c
 
 
+def load_orthogonalize(reference: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`orthogonalize` in C for small matrices, for which calls of torch take longer than the work; `reference`
+    for others, or for all where it has been edited and says something else."""
+    library = build.load("network", DECLARATIONS)
+
+    def orthogonalize_c(matrices: Tensor, steps: int = 5, dtype: torch.dtype | None = None) -> Tensor:
+        count, rows, columns = matrices.shape
+        few, many = sorted((rows, columns))
+        if few >= 64 or matrices.dtype != torch.float32:
+            return reference(matrices, steps, dtype)
+        x = torch.zeros(count, many, -(-few // 16) * 16)
+        result = x[..., :few] if rows == many else x[..., :few].mT
+        result.copy_(matrices)
+        library.lib.orthogonalize(*x.shape, steps, library.ffi.cast("float *", x.data_ptr()))
+        return result
+
+    sample = torch.linspace(-1, 1, 2 * 24 * 5).sin().view(2, 24, 5)
+    agrees = (orthogonalize_c(sample) - reference(sample)).abs().max() < 1e-3
+    return orthogonalize_c if agrees else reference
+
+
 def has_bfloat16() -> bool:
     """Whether the processor multiplies pairs of bfloat16, and there is a compiler."""
     return build.has_compiler() and bool(build.load("network", DECLARATIONS).lib.lstm_has_bfloat16())
@@ -322,4 +343,5 @@ void network_play(const Network *, int rows, const float *observations, const fl
                   float *logprobs, float *values);
 void network_gradients(const Network *, const Samples *, float *dencoder, float *dweights, float *dbias,
                        float *dhead, float *values, float *ratios, double *stats);
+void orthogonalize(int count, int rows, int columns, int steps, float *x);
 """

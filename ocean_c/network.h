@@ -130,13 +130,16 @@ INLINE void add_product(int bfloat16, int rows, int columns, int64_t depth, cons
     for (int64_t from = 0; from < depth; from += DEPTH, a += DEPTH * a_depth, b += DEPTH * b_depth) {
         const int deep = depth - from < DEPTH ? depth - from : DEPTH;
         for (int column = 0, vectors; column < columns; column += vectors * WIDE) {
-            vectors = columns - column >= 4 * WIDE ? 4 : 1;
+            vectors = columns - column >= 4 * WIDE ? 4 : columns - column >= 2 * WIDE ? 2 : 1;
             for (int row = 0, tall; row < rows; row += tall) {
                 tall = tile_rows(rows - row);
                 const Operand *a_tile = a + row * a_row, *b_tile = b + column;
                 float *c_tile = c + row * c_row + column;
                 if (vectors == 4)
                     add_tiles(bfloat16, tall, 4, deep, a_tile, a_row, a_depth, b_tile, b_depth, c_tile,
+                              c_row);
+                else if (vectors == 2)
+                    add_tiles(bfloat16, tall, 2, deep, a_tile, a_row, a_depth, b_tile, b_depth, c_tile,
                               c_row);
                 else
                     add_tiles(bfloat16, tall, 1, deep, a_tile, a_row, a_depth, b_tile, b_depth, c_tile,
@@ -480,6 +483,32 @@ static void network_gradients(const Network *net, const Samples *of, float *denc
                 x[row * inputs + i] = x[row * inputs + i] > 0 ? dz[row * wide + i] : 0;
         linear_backward(rows, numbers, inputs, of->observations + t * numbers, horizon * numbers, x, inputs,
                         dencoder);
+    }
+    free(memory);
+}
+
+// `orthogonalize` in cleanpuffer.py, in place, of matrices x [count, rows, columns] that have no fewer rows than
+// columns; columns are a multiple of WIDE, and what is zero there stays so.
+static void orthogonalize(int count, int rows, int columns, int steps, float *x) {
+    const float a = 3.4445f, b = -4.7750f, c = 2.0315f;
+    const int64_t size = (int64_t)rows * columns, square = (int64_t)columns * columns;
+    float *memory = malloc((size + 3 * square + 64) * sizeof *memory), *room = memory;
+    float *last = take(&room, size), *gram = take(&room, square), *scaled = take(&room, square);
+    float *sum = take(&room, square);
+    for (; count > 0; count--, x += size) {
+        double squares = 0;
+        for (int64_t i = 0; i < size; i++) squares += (double)x[i] * x[i];
+        const float norm = sqrt(squares), scale = 1 / (norm < 1e-7f ? 1e-7f : norm);
+        for (int64_t i = 0; i < size; i++) x[i] *= scale;
+        for (int step = 0; step < steps; step++) {
+            memcpy(last, x, size * sizeof *x);
+            memset(gram, 0, square * sizeof *gram);
+            add_product(0, columns, columns, rows, x, 1, columns, last, columns, gram, columns);
+            for (int64_t i = 0; i < square; i++) sum[i] = b * gram[i], scaled[i] = c * gram[i];
+            add_product(0, columns, columns, columns, scaled, columns, 1, gram, columns, sum, columns);
+            for (int64_t i = 0; i < size; i++) x[i] *= a;
+            add_product(0, rows, columns, columns, last, columns, 1, sum, columns, x, columns);
+        }
     }
     free(memory);
 }
