@@ -112,6 +112,8 @@ def settings_tokens(settings: dict[str, Any]) -> list[str]:
 
 def parse_tokens(args: Any, tokens: list[str], origin: str) -> Any:
     """`args` with the tokens over them. tyro's boxed errors become one line."""
+    if not tokens:
+        return args
     import tyro
 
     boxed = io.StringIO()

@@ -49,8 +49,8 @@ def load_advantages() -> Callable[..., tuple[Tensor, Tensor]]:
 
 
 def load_orthogonalize(reference: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`orthogonalize` in C for small matrices, for which calls of torch take longer than the work; `reference`
-    for others, or for all where it has been edited and says something else."""
+    """`orthogonalize` in C for small matrices, where torch takes longer to begin a product than to do it;
+    `reference` for others, or for all where it has been edited and says something else."""
     library = build.load("network", DECLARATIONS)
 
     def orthogonalize_c(matrices: Tensor, steps: int = 5, dtype: torch.dtype | None = None) -> Tensor:

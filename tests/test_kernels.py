@@ -263,3 +263,22 @@ def test_an_edited_network_is_not_overruled(monkeypatch, capsys):
         monkeypatch.setattr(cleanpuffer.Policy, "__init__", edited)
         policy = make_trainer(hidden_size=32).policy
         assert policy.network is None and bool(policy.kernel) == kernel
+
+
+def test_small_matrices_are_orthogonalised_in_c():
+    """To the same, wide or tall, alone or several; zero stays zero, and what torch is for is left to it."""
+    torch.manual_seed(0)
+    in_c = cpu.load_orthogonalize(cleanpuffer.orthogonalize)
+    for shape in ((2, 128, 32), (1, 1, 32), (3, 17, 33), (1, 16, 16), (2, 63, 200), (1, 64, 64)):
+        matrices = torch.randn(shape)
+        torch.testing.assert_close(in_c(matrices), cleanpuffer.orthogonalize(matrices), rtol=0, atol=1e-5)
+        assert (in_c(0 * matrices) == 0).all()
+    assert in_c(torch.randn(1, 4, 4).double()).dtype == torch.float64
+
+
+def test_an_edited_orthogonalize_is_what_counts():
+    def edited(matrices, steps=5, dtype=None):
+        return cleanpuffer.orthogonalize(matrices, steps + 1, dtype)
+
+    in_c = cpu.load_orthogonalize(cleanpuffer.orthogonalize)
+    assert in_c is not cleanpuffer.orthogonalize and cpu.load_orthogonalize(edited) is edited
