@@ -68,7 +68,7 @@ def draw(scores: dict[tuple, list[float]], options: argparse.Namespace) -> None:
                     rates, [statistics.median(p) for p in points], "o-", label=f"width {width}"
                 )
                 axis.fill_between(rates, *zip(*((min(p), max(p)) for p in points), strict=True), alpha=0.15)
-                best = max(range(len(rates)), key=lambda i: statistics.median(points[i]))
+                best = max(range(len(rates)), key=lambda i: medians[i])
                 axis.axvline(rates[best], color=line.get_color(), linestyle=":")
             axis.set(xscale="log", title=f"{env}, {optimizer}, {way}", xlabel="learning rate")
             axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
