@@ -64,9 +64,8 @@ def draw(scores: dict[tuple, list[float]], options: argparse.Namespace) -> None:
             for width in options.widths:
                 rates = [r for e, o, w, h, r in scores if (e, o, w, h) == (env, optimizer, way, width)]
                 points = [scores[env, optimizer, way, width, rate] for rate in rates]
-                (line,) = axis.plot(
-                    rates, [statistics.median(p) for p in points], "o-", label=f"width {width}"
-                )
+                medians = [statistics.median(p) for p in points]
+                (line,) = axis.plot(rates, medians, "o-", label=f"width {width}")
                 axis.fill_between(rates, *zip(*((min(p), max(p)) for p in points), strict=True), alpha=0.15)
                 best = max(range(len(rates)), key=lambda i: medians[i])
                 axis.axvline(rates[best], color=line.get_color(), linestyle=":")
