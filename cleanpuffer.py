@@ -43,6 +43,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -612,23 +613,26 @@ class Trainer:
         rows = env.rows(group)
         state = s.h[rows], s.c[rows]
         observations = torch.from_numpy(env.observations[rows]).to(device)
+        # Where each step goes, cut beforehand: to index a tensor takes longer than to copy it.
+        names = ("observations", "actions", "logprobs", "values", "rewards", "terminals", "truncations")
+        into = SimpleNamespace(**{name: getattr(s, name)[rows].unbind(1) for name in names})
         cuts = []  # of every truncated episode: where it is, its last observation, the LSTM state there
         for t in range(horizon):
             with profile("rollout forward"), self.autocast():
                 drawn, logprobs, values, state = self.play[group](observations, state, noise[t, rows])
             with profile("rollout copy"):
-                s.observations[rows, t] = observations
-                s.actions[rows, t] = drawn
-                s.logprobs[rows, t] = logprobs
-                s.values[rows, t] = values
+                into.observations[t].copy_(observations)
+                into.actions[t].copy_(drawn)
+                into.logprobs[t].copy_(logprobs)
+                into.values[t].copy_(values)
                 actions = policy.actions(drawn)
             with profile("rollout environment"):
                 observations, rewards, terminals, truncations, infos = env.step(actions, group)
             with profile("rollout copy"):
                 observations = torch.from_numpy(observations).to(device, non_blocking=True)
-                s.rewards[rows, t] = torch.from_numpy(rewards).to(device, non_blocking=True)
-                s.terminals[rows, t] = torch.from_numpy(terminals).to(device, non_blocking=True)
-                s.truncations[rows, t] = torch.from_numpy(truncations).to(device, non_blocking=True)
+                into.rewards[t].copy_(torch.from_numpy(rewards), non_blocking=True)
+                into.terminals[t].copy_(torch.from_numpy(terminals), non_blocking=True)
+                into.truncations[t].copy_(torch.from_numpy(truncations), non_blocking=True)
                 if "_ignored" in infos:
                     s.valid[rows, t] = 1 - torch.from_numpy(infos["_ignored"]).float().to(device)
                 if "final_obs" in infos:
