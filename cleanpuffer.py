@@ -125,6 +125,8 @@ class Args:
 
     log_interval: float = 0.5  # seconds between lines of metrics.jsonl; scores are means since the last line
     checkpoint_interval: int = 100  # updates between checkpoints
+    track: str | None = None  # send the run to these, by commas or given again: neptune, wandb, tensorboard
+    tag: str | None = None  # names that mark it there, likewise
 
 
 # A checkpoint fixes these; everything else may be changed when a run is resumed.
@@ -830,9 +832,9 @@ def train(args: Args, kind: type = Trainer) -> int:
     trainer.interrupted = interrupted
     run = Run(args, trainer, Scores(), START)
     say(trackers.describe_start(args, trainer))
-    terminal = trackers.Terminal(args)
+    terminal, senders = trackers.Terminal(args), trackers.Senders(args)
     try:
-        status = train_loop(run, terminal, interrupted)
+        status = train_loop(run, (terminal, senders), interrupted)
         run.checkpoint()
     except Diverged:
         status, problem = "diverged", "a loss or weight is not finite; a lower --learning-rate may help"
@@ -850,10 +852,11 @@ def train(args: Args, kind: type = Trainer) -> int:
         status, problem = "error", f"{run.path}: {error.strerror or error}"
     if problem:
         trackers.complain(problem)
+    senders.close()
     return EXIT_CODES[status]
 
 
-def train_loop(run: Run, terminal: trackers.Terminal, interrupted: threading.Event) -> str:
+def train_loop(run: Run, shown: tuple, interrupted: threading.Event) -> str:
     """Rollout, update, log, checkpoint, until the run is over. Returns its status, "ok" or "interrupted"."""
     trainer, scores, args = run.trainer, run.scores, run.trainer.args
     line_time, line_step, line_cpu = time.time(), trainer.steps, time.process_time()
@@ -872,7 +875,8 @@ def train_loop(run: Run, terminal: trackers.Terminal, interrupted: threading.Eve
             record = trackers.metrics_record(trainer, means, run.cost(), sps, cpu)
             run.log(record)
             scores.since_line = 0
-            terminal.show(record)
+            for tracker in shown:
+                tracker.show(record)
             line_time, line_step, line_cpu = time.time(), trainer.steps, time.process_time()
         if over:
             return "ok" if finished else "interrupted"

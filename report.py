@@ -34,7 +34,16 @@ POINTS = 300  # of a learning curve, at most
 ENOUGH = 8  # trials that must have worked before the tuner's processes are asked
 SHUFFLES = 20  # of a parameter's values among the trials, for its importance
 TIMES = ("update", "step", "steps", "seconds", "time_left")  # what is no metric
-ANYWHERE = ("seed", "run_dir", "resume", "config", "gif")  # settings that make no difference to learning
+ANYWHERE = (
+    "seed",
+    "run_dir",
+    "resume",
+    "config",
+    "gif",
+    "track",
+    "tag",
+    "profile",
+)  # settings that make no difference to learning
 
 
 def read_json(path: Path) -> dict[str, Any]:

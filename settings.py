@@ -19,6 +19,7 @@ import torch
 
 import envs
 from kernels import cpu
+from send import TRACKERS
 from trackers import UsageError
 
 LIMITS = {  # lowest and highest value
@@ -37,6 +38,7 @@ LIMITS = {  # lowest and highest value
     (1, 2**16): "horizon hidden_size",
     (1, 1024): "num_threads env_threads groups",
 }
+LISTS = ("track", "tag")  # names with commas between them, also given several times
 
 
 def parse_arguments(argv: list[str], kind: type) -> Any:
@@ -46,6 +48,8 @@ def parse_arguments(argv: list[str], kind: type) -> Any:
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("--env", "--config", "--resume", "--eval", "--watch", "--run-dir"):
         early.add_argument(name, nargs="?")
+    for name in LISTS:
+        early.add_argument(f"--{name}", nargs="?", action="append", default=[])
     first = early.parse_known_args(argv)[0]
     if sum(name is not None for name in (first.resume, first.eval, first.watch)) > 1:
         raise UsageError("--resume, --eval and --watch are different things to do: give one of them")
@@ -72,6 +76,14 @@ def parse_arguments(argv: list[str], kind: type) -> Any:
     args = kind(env=env, env_config=knobs, **{k: v for k, v in spec.train.items() if k not in sizes})
     args = parse_tokens(args, settings_tokens(file), f"{source}: ")
     args = parse_tokens(args, argv, "")
+    for name in LISTS:
+        given = ",".join(getattr(first, name)) or getattr(args, name) or ""
+        setattr(
+            args, name, ",".join(dict.fromkeys(x for x in given.split(",") if x not in ("", "None"))) or None
+        )
+    for name in args.track.split(",") if args.track else ():
+        if name not in TRACKERS:
+            raise UsageError(f"--track: {name} is none of {', '.join(TRACKERS)}")
     args.run_dir = args.resume or args.run_dir
     for (low, high), names in LIMITS.items():
         for name in names.split():

@@ -2,7 +2,8 @@
 
     python trackers.py RUN dashboard.svg        the dashboard of a run as a picture
 
-A tracker is made with the run's settings, gets every record of metrics.jsonl, and is closed at the end.
+A tracker is made with the run's settings, gets every record of metrics.jsonl, and is closed at the end. Those
+of --track are processes, each of which runs send.py.
 """
 
 import dataclasses
@@ -17,16 +18,20 @@ import re
 import resource
 import shlex
 import shutil
+import subprocess
 import sys
 import textwrap
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+
+import send
 
 # Which of how many processes this one is, where torchrun has started several: see ranks.py.
 WORLD = int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
@@ -162,6 +167,60 @@ class Terminal:
     def close(self) -> None:
         if self.live:
             self.live.stop()
+
+
+class Senders:
+    """Neptune, wandb, TensorBoard: for each a process that runs send.py. Nothing waits for it but the end of
+    the run, and that not for long."""
+
+    def __init__(self, args: Any):
+        self.folder, self.processes = args.run_dir, {}
+        script = Path(__file__).with_name("send.py")
+        for name in args.track.split(",") if args.track else ():
+            command = [sys.executable, "-P", str(script), args.run_dir, name, "--live"]
+            try:
+                pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+                process = subprocess.Popen(command, **pipes)
+            except OSError as error:
+                self.warn(name, error.strerror)
+                continue
+            for pipe in (process.stdout, process.stderr):
+                os.set_blocking(pipe.fileno(), False)
+            self.processes[name] = process
+
+    def show(self, record: dict[str, Any] | None = None) -> None:
+        """Says what they have to say, once: where the run can be seen, or what is wrong."""
+        for name, process in list(self.processes.items()):
+            code = process.poll()  # before the last words are read
+            for line in (process.stdout.read() or b"").decode(errors="replace").splitlines():
+                say(line)
+            problem = (process.stderr.read() or b"").decode(errors="replace").strip()
+            if code or problem:
+                self.warn(name, problem or f"ended with exit code {code}")
+                process.kill()
+            if code is not None or problem:
+                del self.processes[name]
+
+    def warn(self, name: str, problem: str) -> None:
+        again = f"python send.py {shlex.quote(self.folder)} {name}"
+        line = f"cleanpuffer.py: warning: --track {name}: {problem}; the run itself goes on, later: {again}"
+        print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        began, said = time.monotonic(), False
+        for process in self.processes.values():
+            with suppress(OSError):  # it has ended already
+                process.stdin.write(b"over")
+                process.stdin.close()
+        while self.processes:
+            self.show()
+            time.sleep(0.02)
+            waited = time.monotonic() - began
+            if waited > 2 and not said:
+                said = True
+                say(f"waiting for {', '.join(self.processes)}, at most {send.LIMIT:.0f} s")
+            for process in self.processes.values() if waited > send.LIMIT + 2 else ():
+                process.kill()
 
 
 def is_terminal() -> bool:

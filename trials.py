@@ -266,6 +266,7 @@ class Sweep:
     def trial(self, record: dict, worker: int, folder: str, limit: float | None) -> Trial:
         """Starts a trial, with a worker's share of the threads and, of several GPUs, one."""
         threads, env = share(worker, self.config["workers"])
+        env["SWEEP_DIR"] = str(self.path.resolve())  # whose name trackers mark a trial with
         folder = self.path.resolve() / folder / f"{record['trial']:04}"
         return Trial(record, folder, self.words(record, threads), env, limit, self.config["cwd"])
 
