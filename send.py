@@ -177,12 +177,16 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:160]}"
 
 
-def follow(over: threading.Event, err: Any) -> None:
-    """Waits until the trainer says that the run is over, or is gone; then leaves the rest LIMIT seconds."""
-    parent = os.getppid()
+def follow(over: threading.Event, made: threading.Event, err: Any) -> None:
+    """Waits until the trainer says that the run is over, or is gone; then leaves the rest LIMIT seconds. One
+    that has not been able to begin in that time gets little more."""
+    parent, began = os.getppid(), time.monotonic()
     while os.getppid() == parent and not select.select([sys.stdin], [], [], EVERY)[0]:
         pass
     over.set()
+    if not made.wait(max(1, began + LIMIT - time.monotonic())):
+        print(f"no answer in {time.monotonic() - began:.0f} s", file=err)
+        os._exit(1)
     time.sleep(LIMIT)
     print(f"not done {LIMIT:.0f} s after the end of the run", file=err)
     os._exit(1)
@@ -192,18 +196,19 @@ def main(folder: str, name: str, live: bool) -> int:
     out, err = os.fdopen(os.dup(1), "w", 1), os.fdopen(os.dup(2), "w", 1)
     for stream in (1, 2):  # what the clients print
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    over = threading.Event()
+    over, made = threading.Event(), threading.Event()
     if live:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # these are for the trainer, which then says that it ends
         os.nice(10)
-        threading.Thread(target=follow, args=(over, err), daemon=True).start()
+        threading.Thread(target=follow, args=(over, made, err), daemon=True).start()
     else:
         over.set()
     try:
         source = Source(Path(folder).resolve(), name)
         os.chdir(source.folder)
         tracker = TRACKERS[name](source)
+        made.set()
         print(f"{name}: {tracker.where}", file=out)
         send(source, tracker, over)
         return 0

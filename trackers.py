@@ -203,8 +203,8 @@ class Senders:
 
     def warn(self, name: str, problem: str) -> None:
         again = f"python send.py {shlex.quote(self.folder)} {name}"
-        line = f"cleanpuffer.py: warning: --track {name}: {problem}; the run itself goes on, later: {again}"
-        print(line, file=sys.stderr, flush=True)
+        line = f"--track {name}: {problem}; the run is not affected, and {again} sends it later"
+        print(f"cleanpuffer.py: warning: {line}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         began, said = time.monotonic(), False
