@@ -125,6 +125,7 @@ class Args:
 
     log_interval: float = 0.5  # seconds between lines of metrics.jsonl; scores are means since the last line
     checkpoint_interval: int = 100  # updates between checkpoints
+    profile: bool = False  # write a trace of ten updates into the run folder
     track: str | None = None  # send the run to these, by commas or given again: neptune, wandb, tensorboard
     tag: str | None = None  # names that mark it there, likewise
 
@@ -835,6 +836,7 @@ def train(args: Args, kind: type = Trainer) -> int:
     terminal, senders = trackers.Terminal(args), trackers.Senders(args)
     try:
         status = train_loop(run, (terminal, senders), interrupted)
+        run.trace.close()
         run.checkpoint()
     except Diverged:
         status, problem = "diverged", "a loss or weight is not finite; a lower --learning-rate may help"
@@ -864,6 +866,7 @@ def train_loop(run: Run, shown: tuple, interrupted: threading.Event) -> str:
         trainer.collect()
         trainer.update()
         scores.add(trainer.log())
+        run.trace.update()
         means = run.means = scores.means()
         solved = args.stop_score is not None and means["episodes"] >= Scores.ENOUGH
         solved = solved and means["score"] >= args.stop_score

@@ -105,7 +105,7 @@ def read_settings(path: str) -> dict[str, Any]:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, AttributeError):
         raise UsageError(f"{path} is no JSON object of settings") from None
-    command = ("run_dir", "resume", "watch", "play", "eval", "gif", "list", "episodes", "config")
+    command = ("run_dir", "resume", "watch", "play", "eval", "gif", "list", "episodes", "config", "profile")
     return {name: value for name, value in settings.items() if name not in command}
 
 

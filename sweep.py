@@ -580,7 +580,8 @@ def describe(sweep: Sweep) -> list[str]:
     best = front[-1]["params"]
     lines.append(f"best: trial {front[-1]['trial']}, " + ", ".join(f"{k} {v:.9g}" for k, v in best.items()))
     lines += [f"warning: best {edge}" for edge in sweep.space.edges(best)]
-    return [*lines, f"the best on fresh seeds: python sweep.py --promote {sweep.path}"]
+    return [*lines, f"all as a page: python report.py {sweep.path}",
+            f"the best on fresh seeds: python sweep.py --promote {sweep.path}"]
 
 
 def parse(argv: list[str]) -> tuple[dict[str, Any], list[tuple[str, str | None]]]:

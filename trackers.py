@@ -54,6 +54,8 @@ class Profile:
         "update " + phase for phase in ("forward", "backward", "optimizer", "copy", "other")
     )
 
+    spans: list | None = None  # while a Trace records: (name, thread, start, end), of all instances
+
     def __init__(self):
         self.seconds, self.lock = dict.fromkeys(self.PHASES, 0.0), threading.Lock()
 
@@ -65,7 +67,10 @@ class Profile:
         self.start = time.perf_counter()
 
     def __exit__(self, *_):
-        self.seconds[self.phase] += time.perf_counter() - self.start
+        end = time.perf_counter()
+        self.seconds[self.phase] += end - self.start
+        if Profile.spans is not None:
+            Profile.spans.append((self.phase, threading.get_native_id(), self.start, end))
 
     def add(self, other: "Profile") -> None:
         with self.lock:
@@ -76,6 +81,63 @@ class Profile:
         seconds, self.seconds = self.seconds, dict.fromkeys(self.PHASES, 0.0)
         total = sum(seconds.values()) or 1.0
         return {phase: part / total for phase, part in seconds.items()}
+
+
+class Trace:
+    """--profile: ten updates as a trace: phases by thread, in the last two torch's operations and what a GPU
+    does, too. These slow what they record; the phases alone do not."""
+
+    FIRST, TORCH, LAST = 5, 13, 15  # updates: the first ones are no measure
+
+    def __init__(self, args: Any):
+        self.path, self.wanted = Path(args.run_dir) / "profile.json", args.profile
+        self.updates, self.torch = 0, None
+
+    def update(self) -> None:
+        """Is told of the end of every update."""
+        if not self.wanted:
+            return
+        self.updates += 1
+        if Profile.spans is not None:
+            span = self.began, time.perf_counter()
+            Profile.spans.append((f"update {self.updates}", threading.get_native_id(), *span))
+        if self.updates == self.FIRST:
+            Profile.spans = []
+        elif self.updates == self.TORCH:
+            from torch._C._profiler import _ExperimentalConfig
+
+            os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it prints
+            config = _ExperimentalConfig(profile_all_threads=True, trace_only=True)
+            self.torch = torch.profiler.profile(experimental_config=config)
+            self.torch.start()
+        elif self.updates == self.LAST:
+            self.close()
+        self.began = time.perf_counter()
+
+    def close(self) -> None:
+        """Writes what was recorded, unless that is done."""
+        if not self.wanted:
+            return
+        self.wanted, spans, Profile.spans = False, Profile.spans, None
+        if not spans:
+            return say(f"profile: nothing recorded, as the run has ended after {self.updates} updates")
+        trace = {"traceEvents": [], "baseTimeNanoseconds": 0}
+        if self.torch:
+            self.torch.stop()
+            self.torch.export_chrome_trace(str(self.path))
+            trace = json.loads(self.path.read_text())
+        pid, offset = os.getpid(), time.time() - time.perf_counter() - trace["baseTimeNanoseconds"] / 1e9
+        for name, thread, start, end in spans:
+            times = {"ts": 1e6 * (start + offset), "dur": 1e6 * (end - start)}
+            event = {"ph": "X", "cat": "phase", "name": name, "pid": pid, "tid": thread}
+            trace["traceEvents"].append(event | times)
+        for thread in threading.enumerate():
+            named = {"ph": "M", "name": "thread_name", "pid": pid, "tid": thread.native_id}
+            trace["traceEvents"].append(named | {"args": {"name": thread.name}})
+        write_atomic(self.path, json.dumps(trace).encode())
+        say(
+            f"profile: {self.path}, updates {self.FIRST + 1} to {self.updates}; open it in https://ui.perfetto.dev"
+        )
 
 
 class Scores:
@@ -360,7 +422,8 @@ def describe_end(args: Any, summary: dict[str, Any]) -> str:
     script, folder = f"python {shlex.quote(sys.argv[0] or 'cleanpuffer.py')}", shlex.quote(args.run_dir)
     if summary["status"] == "interrupted":
         lines.append(f"go on:    {script} --resume {folder}")
-    return "\n".join([*lines, f"watch it: {script} --watch {folder}"])
+    report = f"python {shlex.quote(os.path.relpath(Path(__file__).with_name('report.py')))}"
+    return "\n".join([*lines, f"watch it: {script} --watch {folder}", f"curves:   {report} {folder}"])
 
 
 def score_curve(scores: list[float], columns: int, lines: int) -> list[str]:
@@ -456,6 +519,7 @@ class Run:
             raise UsageError(f"--run-dir: cannot write to {self.path}: {error.strerror}") from None
         self.metrics.truncate(min(saved["metrics_bytes"], self.metrics.tell()))
         self.began, self.first_step, self.means = time.time(), trainer.steps, scores.means()
+        self.trace = Trace(trainer.args)
         versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
         machine = {"system": " ".join(os.uname()), "cores": os.cpu_count(), "device": args.device}
         config = {"args": dataclasses.asdict(args), "versions": versions, "machine": machine}

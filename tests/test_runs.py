@@ -119,12 +119,12 @@ def test_readme_snippet_loads_the_model(trained, tmp_path):
 
 
 def test_output_that_is_no_terminal(tmp_path):
-    """What runs and where, the settings, a line an interval, the end, how to watch."""
+    """What runs and where, the settings, a line an interval, the end, how to watch it and to see its curves."""
     folder = tmp_path / "run"
     out, _ = run(
         "--env", "bandit", "--total-timesteps", 5000, *SMALL, "--run-dir", folder, "--log-interval", 1000
     )
-    sizes, settings, line, end, watch = out.splitlines()
+    sizes, settings, line, end, watch, curves = out.splitlines()
     assert sizes.startswith("bandit on cpu, ") and "32 copies x 1 agents x 1 groups" in sizes
     assert settings.startswith("settings: env bandit, ") and "learning_rate 0.03" in settings
     args = {k: v for k, v in read(folder, "config.json")["args"].items() if v is not None}
@@ -132,6 +132,7 @@ def test_output_that_is_no_terminal(tmp_path):
     assert line.startswith("step 5,120 (100%)") and "score" in line
     assert end.startswith("ok: score")
     assert watch == f"watch it: python {ROOT}/cleanpuffer.py --watch {folder}"
+    assert curves == f"curves:   python report.py {folder}"
 
 
 def test_stop_score(tmp_path):
