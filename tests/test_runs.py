@@ -119,7 +119,7 @@ def test_readme_snippet_loads_the_model(trained, tmp_path):
 
 
 def test_output_that_is_no_terminal(tmp_path):
-    """What runs and where, the settings, a line an interval, the end, how to watch it and to see its curves."""
+    """What runs and where, the settings, a line an interval, the end, how to watch it, its curves."""
     folder = tmp_path / "run"
     out, _ = run(
         "--env", "bandit", "--total-timesteps", 5000, *SMALL, "--run-dir", folder, "--log-interval", 1000
