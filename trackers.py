@@ -36,6 +36,7 @@ import send
 # Which of how many processes this one is, where torchrun has started several: see ranks.py.
 WORLD = int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
 RANK = int(os.environ["RANK"]) if WORLD > 1 else 0
+BLUE, GREEN, ORANGE = "color(31)", "color(34)", "color(166)"  # that can be read on black and on white
 LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "grad_norm")
 
 
@@ -224,7 +225,7 @@ class Terminal:
             width = min(88, shutil.get_terminal_size().columns)
             self.live.update(dashboard(self.args, record, self.scores, width), refresh=True)
         else:
-            say(describe_record(self.args, record))
+            say(fold(describe_record(self.args, record)))
 
     def close(self) -> None:
         if self.live:
@@ -290,6 +291,11 @@ def is_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
 
+def fold(line: str) -> str:
+    """Lines no longer than a terminal; the one line where the output is none."""
+    return textwrap.fill(line, shutil.get_terminal_size().columns) if is_terminal() else line
+
+
 def say(line: str) -> None:
     """Prints a line; a reader that has gone away (`| head`) does not stop a run."""
     try:
@@ -337,16 +343,17 @@ def dashboard(args: Any, record: dict[str, Any], scores: list[float | None], wid
             return f"{value:,}"
         if abs(value) >= 1000:
             return f"{value:,.0f}"
-        return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}"
+        small = f"{value:.3g}" if abs(value) < 0.1 else f"{value:.4g}"
+        return f"{value:.1e}" if 0 < abs(value) < 1e-3 else small
 
     def table(*sections: tuple[str, dict[str, Any]]) -> Table:
         grid = Table.grid(padding=(0, 1), expand=True)
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(justify="right", no_wrap=True)
         for title, rows in sections:
-            grid.add_row(Text(title, style="bold cyan not dim"))
+            grid.add_row(Text(title, style=f"bold {BLUE} not dim"))
             for name, value in rows.items():
-                grid.add_row(name.replace("_", " "), show(value))
+                grid.add_row(name.removeprefix("episode_").replace("_", " "), show(value))
             grid.add_row()
         return grid
 
@@ -373,20 +380,21 @@ def dashboard(args: Any, record: dict[str, Any], scores: list[float | None], wid
         head.add_column(justify=justify, ratio=1)
         body.add_column(ratio=1)
     head.add_row(
-        Text.assemble("score ", (score, "bold green"), goal),
-        Text.assemble((f"{record['sps']:,.0f}", "bold yellow"), " steps/s"),
+        Text.assemble("score ", (score, f"bold {GREEN}"), goal),
+        Text.assemble((f"{record['sps']:,.0f}", f"bold {ORANGE}"), " steps/s"),
         Text.assemble((clock(record["seconds"]), "bold"), f", {clock(record['time_left'])} left"),
     )
     losses = ("losses", {k: record[k] for k in LOSSES})
     body.add_row(table(("environment", environment)), table(losses), table(("run", run)))
     known = [score for score in scores if score is not None]
     span = f"score {min(known):.4g} to {max(known):.4g}" if known else ""
-    curve = Text.assemble((span, "bold cyan"), "\n", ("\n".join(score_curve(known, 22, 5)), "green"))
+    curve = Text.assemble((span, f"bold {BLUE}"), "\n", ("\n".join(score_curve(known, 22, 5)), GREEN))
     body.add_row(table(phases("rollout")), table(phases("update")), curve)
-    bar = ProgressBar(args.total_timesteps, min(record["step"], args.total_timesteps), complete_style="cyan")
-    title, folder = f"[bold]CleanPuffer[/] [cyan]{args.env}[/]", f"[dim]{args.run_dir}[/]"
+    done = min(record["step"], args.total_timesteps)
+    bar = ProgressBar(args.total_timesteps, done, style="dim", complete_style=BLUE, finished_style=BLUE)
+    title, folder = f"[bold]CleanPuffer[/] [{BLUE}]{args.env}[/]", f"[default]{args.run_dir}[/]"
     content = Group(head, bar, "", body)
-    return Panel(content, title=title, subtitle=folder, border_style="cyan", padding=(0, 2), width=width)
+    return Panel(content, title=title, subtitle=folder, border_style=BLUE, padding=(0, 2), width=width)
 
 
 def describe_start(args: Any, trainer: Any) -> str:
@@ -409,16 +417,13 @@ def describe_start(args: Any, trainer: Any) -> str:
     )
     settings = [f"{name} {value}" for name, value in vars(args).items() if value is not None]
     lines = [line, "settings: " + ", ".join(settings)]
-    width = shutil.get_terminal_size().columns
-    return "\n".join(textwrap.fill(line, width) if is_terminal() else line for line in lines)
+    return "\n".join(map(fold, lines))
 
 
 def describe_end(args: Any, summary: dict[str, Any]) -> str:
     score = f"score {summary['score']:.2f}" if summary["episodes"] else "no score yet"
-    lines = [
-        f"{summary['status']}: {score} over {summary['episodes']} episodes; {summary['steps']:,} steps "
-        f"in {summary['cost']:.1f} s, {summary['sps']:,.0f} steps/s"
-    ]
+    line = f"{summary['status']}: {score} over {summary['episodes']} episodes; {summary['steps']:,} steps "
+    lines = [fold(line + f"in {summary['cost']:.1f} s, {summary['sps']:,.0f} steps/s")]
     script, folder = f"python {shlex.quote(sys.argv[0] or 'cleanpuffer.py')}", shlex.quote(args.run_dir)
     if summary["status"] == "interrupted":
         lines.append(f"go on:    {script} --resume {folder}")
