@@ -340,11 +340,20 @@ def dashboard(args: Any, record: dict[str, Any], scores: list[float | None], wid
         if value is None or isinstance(value, str | Text):
             return value or "-"
         if isinstance(value, int):
-            return f"{value:,}"
+            return (
+                f"{value:,}"
+                if value < 1e7
+                else f"{value / 1e6:.1f} M"
+                if value < 1e9
+                else f"{value / 1e9:.2f} G"
+            )
         if abs(value) >= 1000:
             return f"{value:,.0f}"
-        small = f"{value:.3g}" if abs(value) < 0.1 else f"{value:.4g}"
-        return f"{value:.1e}" if 0 < abs(value) < 1e-3 else small
+        digits = 2 + (abs(value) >= 0.01) + (abs(value) >= 0.1)
+        return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.{digits}g}"
+
+    def size(megabytes: float) -> str:
+        return f"{megabytes:,.0f} MB" if megabytes < 1e4 else f"{megabytes / 1024:.1f} GB"
 
     def table(*sections: tuple[str, dict[str, Any]]) -> Table:
         grid = Table.grid(padding=(0, 1), expand=True)
@@ -369,10 +378,10 @@ def dashboard(args: Any, record: dict[str, Any], scores: list[float | None], wid
         "updates": record["update"],
         "learning rate": record["learning_rate_now"],
         "CPU": f"{record['cpu_percent']:.0f}%",
-        "memory": f"{record['memory_mb']:,.0f} MB",
+        "memory": size(record["memory_mb"]),
     }
     if "gpu_memory_mb" in record:
-        run["GPU memory"] = f"{record['gpu_memory_mb']:,.0f} MB"
+        run["GPU memory"] = size(record["gpu_memory_mb"])
     goal = "" if args.stop_score is None else f" of {args.stop_score:g}"
     score = "-" if record["score"] is None else f"{record['score']:.2f}"
     head, body = Table.grid(expand=True), Table.grid(padding=(0, 3), expand=True)

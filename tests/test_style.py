@@ -40,6 +40,23 @@ def test_readme_has_the_two_commands():
     assert "pip install -e '.[test]' && pytest" in (ROOT / ".ci" / "run").read_text()
 
 
+def test_names_in_the_documents_exist():
+    """What stands in backticks there: functions, classes, settings; a method is one of its class."""
+    files = [file for pattern in ("*.py", "*/*.py", "*/*.h") for file in ROOT.glob(pattern)]
+    code = "\n".join(file.read_text() for file in files)
+    for page in ("algorithm", "policies", "variants", "tracking"):
+        text = re.sub(r"```.*?```", "", (ROOT / "docs" / f"{page}.md").read_text(), flags=re.DOTALL)
+        for name in re.findall(r"`([A-Za-z_][\w./]*\w)`", text):
+            kind, _, member = name.partition(".")
+            if re.search(rf"^class {kind}\b", code, re.MULTILINE) and member:
+                body = re.search(rf"^class {kind}\b.*?(?=^\S)", code, re.DOTALL | re.MULTILINE)[0]
+                assert re.search(rf"(def |self\.){member}\b", body), (page, name)
+            else:
+                file = (ROOT / name).exists() or list(ROOT.glob(f"*/{name}"))
+                words = not name.endswith((".py", ".h")) and name.split(".")
+                assert file or words and all(re.search(rf"\b{x}\b", code) for x in words), (page, name)
+
+
 def test_documents_are_whole():
     """Links lead somewhere, no placeholder is left."""
     for page in (ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "RESULTS.md"):
