@@ -179,12 +179,12 @@ def one_line(error: BaseException) -> str:
 
 def follow(over: threading.Event, made: threading.Event, err: Any) -> None:
     """Waits until the trainer says that the run is over, or is gone; then leaves the rest LIMIT seconds. One
-    that has not been able to begin in that time gets little more."""
+    that could not begin in twice that time, however long the run took, gets a second."""
     parent, began = os.getppid(), time.monotonic()
     while os.getppid() == parent and not select.select([sys.stdin], [], [], EVERY)[0]:
         pass
     over.set()
-    if not made.wait(max(1, began + LIMIT - time.monotonic())):
+    if not made.wait(min(LIMIT, max(1, began + 2 * LIMIT - time.monotonic()))):
         print(f"no answer in {time.monotonic() - began:.0f} s", file=err)
         os._exit(1)
     time.sleep(LIMIT)
@@ -200,7 +200,7 @@ def main(folder: str, name: str, live: bool) -> int:
     if live:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # these are for the trainer, which then says that it ends
-        os.nice(10)
+        os.nice(5)  # not more: on a busy machine it could not even begin before a short run is over
         threading.Thread(target=follow, args=(over, made, err), daemon=True).start()
     else:
         over.set()
