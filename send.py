@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 LIMIT = 10.0  # seconds for what is left to send once a run is over
+PATIENCE = 120.0  # seconds in which a client must begin
 EVERY = 0.5  # seconds between looks at metrics.jsonl
 SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")  # in names of environment variables that nobody may see
 
@@ -57,7 +58,9 @@ class Source:
         self.save()
 
     def save(self) -> None:
-        self.state.write_text(json.dumps(self.sent) + "\n")
+        new = self.state.with_name(self.state.name + ".tmp")
+        new.write_text(json.dumps(self.sent) + "\n")
+        new.replace(self.state)
 
     def model(self) -> Path | None:
         return model if (model := self.folder / "model.pt").exists() else None
@@ -167,14 +170,14 @@ def send(source: Source, tracker: Any, over: threading.Event) -> None:
     source.save()
 
 
-def one_line(error: BaseException) -> str:
-    """What went wrong, without colours, boxes and whatever is secret."""
-    text = re.sub(r"\x1b\[[0-9;]*m|[-=]{4,}", "", str(error))
+def public(text: str) -> str:
+    """In one line, without colours, boxes and whatever is secret."""
+    text = re.sub(r"\x1b\[[0-9;]*m|[-=]{4,}", "", text)
     text = re.sub(r"//[^/@\s]+@", "//", " ".join(text.split()))
     for name, value in os.environ.items():
         if len(value) > 3 and any(word in name.upper() for word in SECRETS):
             text = text.replace(value, f"${name}")
-    return f"{type(error).__name__}: {text[:160]}"
+    return text
 
 
 def follow(over: threading.Event, made: threading.Event, err: Any) -> None:
@@ -182,7 +185,8 @@ def follow(over: threading.Event, made: threading.Event, err: Any) -> None:
     that could not begin in twice that time, however long the run took, gets a second."""
     parent, began = os.getppid(), time.monotonic()
     while os.getppid() == parent and not select.select([sys.stdin], [], [], EVERY)[0]:
-        pass
+        if time.monotonic() - began > PATIENCE and not made.is_set():
+            break
     over.set()
     if not made.wait(min(LIMIT, max(1, began + 2 * LIMIT - time.monotonic()))):
         print(f"no answer in {time.monotonic() - began:.0f} s", file=err)
@@ -209,13 +213,13 @@ def main(folder: str, name: str, live: bool) -> int:
         os.chdir(source.folder)
         tracker = TRACKERS[name](source)
         made.set()
-        print(f"{name}: {tracker.where}", file=out)
+        print(f"{name}: {public(tracker.where)}", file=out)
         send(source, tracker, over)
         return 0
     except ModuleNotFoundError as error:
         problem = f"{error.name} is not installed: pip install -e '.[{name}]'"
     except BaseException as error:  # whatever a client raises
-        problem = one_line(error)
+        problem = f"{type(error).__name__}: {public(str(error))[:160]}"
     print(problem if live else f"send.py: error: {name}: {problem}", file=err)
     return 1
 

@@ -257,9 +257,9 @@ class Senders:
             code = process.poll()  # before the last words are read
             for line in (process.stdout.read() or b"").decode(errors="replace").splitlines():
                 say(line)
-            problem = (process.stderr.read() or b"").decode(errors="replace").strip()
+            problem = (process.stderr.read() or b"").decode(errors="replace").splitlines()
             if code or problem:
-                self.warn(name, problem or f"ended with exit code {code}")
+                self.warn(name, problem[-1] if problem else f"ended with exit code {code}")
                 process.kill()
             if code is not None or problem:
                 del self.processes[name]
@@ -267,7 +267,8 @@ class Senders:
     def warn(self, name: str, problem: str) -> None:
         again = f"python send.py {shlex.quote(self.folder)} {name}"
         line = f"--track {name}: {problem}; the run is not affected, and {again} sends it later"
-        print(f"cleanpuffer.py: warning: {line}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # nobody reads it
+            print(f"cleanpuffer.py: warning: {line}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         began, said = time.monotonic(), False

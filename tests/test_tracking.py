@@ -2,6 +2,7 @@
 
 import base64
 import fcntl
+import importlib.util
 import io
 import json
 import os
@@ -30,10 +31,17 @@ ENV = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "NEPTUN
 TINY = ["--env", "bandit", *SMALL]
 
 
+def need(*modules: str) -> None:
+    """Skips without them. Importing Neptune here would take longer than the test."""
+    if missing := [name for name in modules if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"{', '.join(missing)} not installed")
+
+
 def scalars(folder: Path) -> dict[str, dict[int, float]]:
     """What TensorBoard reads: of every metric, values by step."""
-    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    found = events.EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     found.Reload()
     series = {name: found.Scalars(name) for name in found.Tags()["scalars"]}
     assert all(len({point.step for point in points}) == len(points) for points in series.values())
@@ -42,7 +50,8 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
 
 def wandb_records(path: Path) -> list:
     """What the client would upload: records of protobuf in blocks of 32 kB, some in parts."""
-    pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+    from wandb.proto.wandb_internal_pb2 import Record
+
     data, at, whole, records = path.read_bytes(), 7, b"", []
     while at < len(data):
         if (left := 32768 - at % 32768) < 7:
@@ -51,7 +60,7 @@ def wandb_records(path: Path) -> list:
         size, kind = struct.unpack("<HB", data[at + 4 : at + 7])
         whole, at = whole + data[at + 7 : at + 7 + size], at + 7 + size
         if kind in (1, 4):  # whole, or a last part
-            records.append(pb.Record.FromString(whole))
+            records.append(Record.FromString(whole))
             whole = b""
     return records
 
@@ -63,8 +72,7 @@ def same_curve(points: dict[int, float], lines: list[dict], name: str = "score")
 
 def test_all_three_have_settings_metrics_and_weights(tmp_path):
     """Real clients, offline. No key of theirs lands in any file, and the output has a line of each."""
-    for module in ("neptune", "wandb", "tensorboard"):
-        pytest.importorskip(module)
+    need("neptune", "wandb", "tensorboard")
     folder, modes = tmp_path / "run", {"WANDB_MODE": "offline", "NEPTUNE_MODE": "offline"}
     keys = {"WANDB_API_KEY": KEY, "NEPTUNE_API_TOKEN": KEY, "SWEEP_DIR": "/somewhere/my-sweep"}
     out, err = run(
@@ -112,7 +120,7 @@ def test_all_three_have_settings_metrics_and_weights(tmp_path):
 def test_killed_and_interrupted_runs_go_on_as_the_same(tmp_path):
     """What a killed run has sent is not sent again when the run that goes on comes by there once more. Ctrl-C
     reaches the trackers' processes, too: they end after the run."""
-    pytest.importorskip("tensorboard")
+    need("tensorboard")
     folder = tmp_path / "run"
     more = ["--run-dir", folder, "--total-timesteps", 10**9, "--checkpoint-interval", 10**6]
     first = start(*TINY, *more, "--track", "tensorboard", env=ENV)
@@ -136,7 +144,7 @@ def test_killed_and_interrupted_runs_go_on_as_the_same(tmp_path):
 
 def test_missing_and_raising_clients(tmp_path):
     """One line each, no credentials in it, and a run as without; it can be sent later."""
-    pytest.importorskip("tensorboard")
+    need("tensorboard")
     (tmp_path / "wandb.py").write_text("raise ModuleNotFoundError(name='wandb')")
     (tmp_path / "neptune").mkdir()
     (tmp_path / "neptune" / "__init__.py").write_text(
@@ -167,8 +175,7 @@ def test_missing_and_raising_clients(tmp_path):
 def test_servers_that_never_answer(tmp_path):
     """Real clients, against one that accepts: the run is done and written long before they give up, which
     they do within the limit."""
-    pytest.importorskip("wandb")
-    pytest.importorskip("neptune")
+    need("neptune", "wandb")
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         token = json.dumps({"api_address": address, "api_url": address, "api_key": KEY}).encode()
@@ -196,7 +203,7 @@ def test_names_of_trackers():
 
 def test_a_sweep_marks_its_trials(tmp_path):
     """By its folder's name. Programs that know nothing of it get no argument that was not given."""
-    pytest.importorskip("tensorboard")
+    need("tensorboard")
     command = [
         sys.executable,
         "sweep.py",
