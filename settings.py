@@ -58,6 +58,8 @@ def parse_arguments(argv: list[str], kind: type) -> Any:
     run = first.resume or first.eval or first.watch
     source = str(Path(run) / "config.json") if run else first.config
     file = read_settings(source) if source else {}
+    if not run:  # another run's settings do not send this one anywhere
+        file = {name: value for name, value in file.items() if name not in LISTS}
     env = first.env or str(file.get("env", kind.env))
     try:
         spec = envs.spec(env)

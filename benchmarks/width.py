@@ -20,7 +20,7 @@ import cleanpuffer
 from settings import choose_sizes, parse_arguments
 from trackers import Diverged
 
-STEPS = {"pong": 800_000, "breakout": 2_000_000}  # enough to tell good rates from bad ones
+STEPS = {"pong": 600_000, "breakout": 1_200_000}  # enough to tell good rates from bad ones
 CENTRES = {"muon": 0.03, "adam": 0.004}
 LOWEST = {"pong": -21.0, "breakout": 0.0}
 Job = tuple[str, str, str, int, float, int]  # env, optimizer, way, width, rate, seed

@@ -189,13 +189,16 @@ def test_servers_that_never_answer(tmp_path):
     assert err.count("\n") == 2 and "waiting for wandb, neptune, at most" in out
 
 
-def test_names_of_trackers():
+def test_names_of_trackers(tmp_path):
     """By commas or given again; the command line's replace a file's, None is none of them."""
 
     def track(*words: str) -> str | None:
         return settings.parse_arguments([*words], cleanpuffer.Args).track
 
     assert track("--track", "wandb,neptune", "--track=wandb") == "wandb,neptune"
+    config = tmp_path / "config.json"  # of somebody else's run
+    config.write_text('{"args": {"seed": 3, "track": "wandb", "tag": "theirs"}}')
+    assert track("--config", str(config)) is None
     assert track() is track("--track", "None") is track("--track", "") is None
     with pytest.raises(trackers.UsageError, match="--track: wanbd is none of neptune, wandb, tensorboard"):
         track("--track", "wandb,wanbd")
