@@ -489,7 +489,8 @@ def run_fuzz(script: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("name", envs.names())
 def test_fuzz_finds_nothing(name):
-    done = run_fuzz(FUZZ, name, "--steps", "1_000_000")
+    steps = 300_000 if name == "go" else 1_000_000  # whose steps take ten times as long
+    done = run_fuzz(FUZZ, name, "--steps", str(steps))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
