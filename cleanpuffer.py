@@ -836,7 +836,6 @@ def train(args: Args, kind: type = Trainer) -> int:
     terminal, senders = trackers.Terminal(args), trackers.Senders(args)
     try:
         status = train_loop(run, (terminal, senders), interrupted)
-        run.trace.close()
         run.checkpoint()
     except Diverged:
         status, problem = "diverged", "a loss or weight is not finite; a lower --learning-rate may help"
@@ -848,6 +847,7 @@ def train(args: Args, kind: type = Trainer) -> int:
         raise
     finally:
         terminal.close()
+        run.trace.close()
     try:
         say(trackers.describe_end(args, run.summary(status)))
     except OSError as error:

@@ -116,15 +116,26 @@ class Trace:
         self.began = time.perf_counter()
 
     def close(self) -> None:
-        """Writes what was recorded, unless that is done."""
+        """Writes what was recorded, unless that is done. However a run ends, it must come here: a process
+        that ends while torch records crashes."""
         if not self.wanted:
             return
         self.wanted, spans, Profile.spans = False, Profile.spans, None
-        if not spans:
-            return say(f"profile: nothing recorded, as the run has ended after {self.updates} updates")
-        trace = {"traceEvents": [], "baseTimeNanoseconds": 0}
         if self.torch:
             self.torch.stop()
+        if not spans:
+            return say(f"profile: nothing recorded, as the run has ended after {self.updates} updates")
+        try:
+            self.write(spans)
+        except (OSError, ValueError) as error:  # the disk is full, of which torch says nothing
+            return say(f"profile: {self.path} could not be written: {error}")
+        say(
+            f"profile: {self.path}, updates {self.FIRST + 1} to {self.updates}; open it in https://ui.perfetto.dev"
+        )
+
+    def write(self, spans: list) -> None:
+        trace = {"traceEvents": [], "baseTimeNanoseconds": 0}
+        if self.torch:
             self.torch.export_chrome_trace(str(self.path))
             trace = json.loads(self.path.read_text())
         pid, offset = os.getpid(), time.time() - time.perf_counter() - trace["baseTimeNanoseconds"] / 1e9
@@ -136,9 +147,6 @@ class Trace:
             named = {"ph": "M", "name": "thread_name", "pid": pid, "tid": thread.native_id}
             trace["traceEvents"].append(named | {"args": {"name": thread.name}})
         write_atomic(self.path, json.dumps(trace).encode())
-        say(
-            f"profile: {self.path}, updates {self.FIRST + 1} to {self.updates}; open it in https://ui.perfetto.dev"
-        )
 
 
 class Scores:

@@ -262,6 +262,24 @@ def test_profile(tmp_path):
     assert all(any(within(span, phase) for phase in other) for span in drawn)
 
 
+def test_a_profile_of_a_run_that_diverges(tmp_path):
+    """While torch records: what there is gets written, and the exit code says that it has diverged."""
+    script, folder = tmp_path / "diverges.py", tmp_path / "run"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport cleanpuffer, trackers\n"
+        "class Trainer(cleanpuffer.Trainer):\n"
+        "    def update(self):\n"
+        "        super().update()\n"
+        "        if self.updates == 14: raise trackers.Diverged\n"
+        "sys.exit(cleanpuffer.main(sys.argv[1:], cleanpuffer.Args, Trainer))\n"
+    )
+    command = [sys.executable, script, *TINY, "--run-dir", folder, "--profile"]
+    done = subprocess.run(list(map(str, command)), env=ENV, capture_output=True, text=True)
+    assert done.returncode == 3 and read(folder)["status"] == "diverged", done.stderr
+    assert "profile.json, updates 6 to 13;" in done.stdout
+    assert json.loads((folder / "profile.json").read_text())["traceEvents"]
+
+
 def plain(screen: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen)
 
