@@ -188,10 +188,11 @@ def follow(over: threading.Event, made: threading.Event, err: Any) -> None:
         if time.monotonic() - began > PATIENCE and not made.is_set():
             break
     over.set()
+    end = time.monotonic() + LIMIT
     if not made.wait(min(LIMIT, max(1, began + 2 * LIMIT - time.monotonic()))):
         print(f"no answer in {time.monotonic() - began:.0f} s", file=err)
         os._exit(1)
-    time.sleep(LIMIT)
+    time.sleep(max(0, end - time.monotonic()))
     print(f"not done {LIMIT:.0f} s after the end of the run", file=err)
     os._exit(1)
 

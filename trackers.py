@@ -269,6 +269,7 @@ class Senders:
             if code or problem:
                 self.warn(name, problem[-1] if problem else f"ended with exit code {code}")
                 process.kill()
+                process.wait()  # or it would stay in the table of processes as long as the run
             if code is not None or problem:
                 del self.processes[name]
 
@@ -288,7 +289,7 @@ class Senders:
             self.show()
             time.sleep(0.02)
             waited = time.monotonic() - began
-            if waited > 2 and not said:
+            if waited > 2 and self.processes and not said:
                 said = True
                 say(f"waiting for {', '.join(self.processes)}, at most {send.LIMIT:.0f} s")
             for process in self.processes.values() if waited > send.LIMIT + 2 else ():

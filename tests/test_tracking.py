@@ -172,6 +172,14 @@ def test_missing_and_raising_clients(tmp_path):
     assert same_curve(scalars(folder)["score"], metrics(folder))
 
 
+def test_a_tracker_that_fails_leaves_no_process(tmp_path, capsys):
+    """Also where it has said what is wrong before it has ended."""
+    senders = trackers.Senders(SimpleNamespace(track="tensorboard", run_dir=str(tmp_path / "nowhere")))
+    [process] = senders.processes.values()
+    wait_for(lambda: senders.show() or not senders.processes)
+    assert process.returncode is not None and "FileNotFoundError" in capsys.readouterr().err
+
+
 def test_servers_that_never_answer(tmp_path):
     """Real clients, against one that accepts: the run is done and written long before they give up, which
     they do within the limit."""
