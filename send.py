@@ -12,6 +12,7 @@ import json
 import os
 import re
 import select
+import shlex
 import signal
 import sys
 import threading
@@ -81,7 +82,7 @@ class Neptune:
             self.run["sys/group_tags"].add([source.group])
         self.run["config"] = stringify_unsupported(flat(source.config, "/"))
         offline = os.environ.get("NEPTUNE_MODE") == "offline"
-        later = f"offline; neptune sync --path {source.name} sends it"
+        later = f"offline; neptune sync --path {shlex.quote(source.name)} sends it"
         self.where = later if offline else self.run.get_url()
 
     def log(self, record: dict[str, float], when: float) -> None:
@@ -106,7 +107,7 @@ class Wandb:
             config=source.args | {name: source.config[name] for name in ("versions", "machine")},
             settings=settings,
         )  # fmt: skip
-        later = f"offline; wandb sync {source.name}/wandb/offline-run-* sends it"
+        later = f"offline; wandb sync {shlex.quote(source.name)}/wandb/offline-run-* sends it"
         self.where = later if self.run.settings._offline else (self.run.url or "").partition("?")[0]
 
     def log(self, record: dict[str, float], when: float) -> None:
@@ -132,7 +133,7 @@ class TensorBoard:
         self.writer = EventFileWriter(str(source.folder), flush_secs=2)
         settings = flat(source.args, ".") | {"tags": ",".join(source.tags)}
         self.writer.add_event(Event(summary=hparams_pb(settings), wall_time=time.time()))
-        self.where = f"tensorboard --logdir {os.path.dirname(source.name) or '.'}"
+        self.where = f"tensorboard --logdir {shlex.quote(os.path.dirname(source.name) or '.')}"
 
     def log(self, record: dict[str, float], when: float) -> None:
         summary = self.summary(value=[{"tag": name, "simple_value": x} for name, x in record.items()])
@@ -171,13 +172,18 @@ def send(source: Source, tracker: Any, over: threading.Event) -> None:
 
 
 def public(text: str) -> str:
-    """In one line, without colours, boxes and whatever is secret."""
-    text = re.sub(r"\x1b\[[0-9;]*m|[-=]{4,}", "", text)
-    text = re.sub(r"//[^/@\s]+@", "//", " ".join(text.split()))
+    """Without whatever is secret."""
+    text = re.sub(r"//[^/\s]+@", "//", text)
     for name, value in os.environ.items():
         if len(value) > 3 and any(word in name.upper() for word in SECRETS):
             text = text.replace(value, f"${name}")
     return text
+
+
+def line(error: BaseException) -> str:
+    """What an error says, in a line without colours, boxes and whatever is secret."""
+    text = re.sub(r"\x1b\[[0-9;]*m|[-=]{4,}", "", public(str(error)))
+    return f"{type(error).__name__}: {' '.join(text.split())[:160]}"
 
 
 def follow(over: threading.Event, made: threading.Event, err: Any) -> None:
@@ -220,7 +226,7 @@ def main(folder: str, name: str, live: bool) -> int:
     except ModuleNotFoundError as error:
         problem = f"{error.name} is not installed: pip install -e '.[{name}]'"
     except BaseException as error:  # whatever a client raises
-        problem = f"{type(error).__name__}: {public(str(error))[:160]}"
+        problem = line(error)
     print(problem if live else f"send.py: error: {name}: {problem}", file=err)
     return 1
 

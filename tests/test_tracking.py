@@ -149,7 +149,7 @@ def test_missing_and_raising_clients(tmp_path):
     (tmp_path / "neptune").mkdir()
     (tmp_path / "neptune" / "__init__.py").write_text(
         "import os, sys\nprint('chatter'); print('more', file=sys.stderr); os.write(1, b'noise')\n"
-        "def init_run(**_): raise SystemExit(f'no\\nway to http://me:pw@host with '\n"
+        "def init_run(**_): raise SystemExit(f'no\\nway to http://me:p@w@host with '\n"
         "                                    + os.environ['NEPTUNE_API_TOKEN'])\n"
     )
     (tmp_path / "neptune" / "utils.py").write_text("stringify_unsupported = dict")
