@@ -100,7 +100,9 @@ class Wandb:
     def __init__(self, source: Source):
         import wandb
 
-        settings = wandb.Settings(console="off", silent=True, x_stats_pid=os.getppid())
+        # No packages, no commit or address of the repository that the folder happens to lie in, no code.
+        nothing = {"console": "off", "disable_git": True, "save_code": False, "x_save_requirements": False}
+        settings = wandb.Settings(silent=True, x_stats_pid=os.getppid(), **nothing)
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "cleanpuffer"), id=source.sent["id"], resume="allow",
             name=source.name[-100:], group=source.group, tags=source.tags, dir=source.folder,

@@ -73,6 +73,8 @@ def same_curve(points: dict[int, float], lines: list[dict], name: str = "score")
 def test_all_three_have_settings_metrics_and_weights(tmp_path):
     """Real clients, offline. No key of theirs lands in any file, and the output has a line of each."""
     need("neptune", "wandb", "tensorboard")
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)  # whose address is nobody's business
+    subprocess.run(["git", "-C", tmp_path, "remote", "add", "origin", "https://example.org/x"], check=True)
     folder, modes = tmp_path / "run", {"WANDB_MODE": "offline", "NEPTUNE_MODE": "offline"}
     keys = {"WANDB_API_KEY": KEY, "NEPTUNE_API_TOKEN": KEY, "SWEEP_DIR": "/somewhere/my-sweep"}
     out, err = run(
@@ -99,7 +101,8 @@ def test_all_three_have_settings_metrics_and_weights(tmp_path):
     assert config["learning_rate"] == 0.03 and config["env_config"] == args["env_config"]
     assert set(entry.tags) == {"first", "second", "my-sweep"} and entry.run_group == "my-sweep"
     assert [r.exit.exit_code for r in records if r.HasField("exit")] == [0]
-    assert any(f.path == "model.pt" for r in records if r.HasField("files") for f in r.files.files)
+    assert {f.path for r in records if r.HasField("files") for f in r.files.files} == {"model.pt"}
+    assert not entry.HasField("git") and not any(r.environment.HasField("git") for r in records)
 
     text = next(folder.glob(".neptune/offline/*/data-1.log")).read_text()
     entries, decoder, at = [], json.JSONDecoder(), 0
