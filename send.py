@@ -8,6 +8,7 @@ as metrics.jsonl is one. docs/tracking.md says what the clients read from the en
 from the run, gets every record of metrics.jsonl with its time, and is closed at the end.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -45,12 +46,18 @@ def flat(settings: dict[str, Any], separator: str, prefix: str = "") -> dict[str
 class Source:
     """A run as a tracker has it."""
 
-    def __init__(self, folder: Path, tracker: str):
-        self.folder, self.state = folder, folder / f"sent-{tracker}.json"
+    def __init__(self, folder: Path, tracker: str, wait: bool):
+        self.folder = folder
         self.config = json.loads((folder / "config.json").read_text())
         self.args = self.config["args"]
+        self.state = os.open(folder / f"sent-{tracker}.json", os.O_RDWR | os.O_CREAT, 0o644)
+        try:  # one at a time: the tracker of a run that was lost may not be done when that goes on
+            fcntl.flock(self.state, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise RuntimeError("another process is sending this run there") from None
         # Under this id a resumed run goes on as the same one. `step`: up to there all has been sent.
-        self.sent = {"id": uuid.uuid4().hex[:12], "step": -1} | read(self.state)
+        saved = json.loads(os.pread(self.state, 1000, 0) or "{}")
+        self.sent = {"id": uuid.uuid4().hex[:12], "step": -1} | saved
         self.name = os.path.relpath(folder)
         sweep = os.environ.get("SWEEP_DIR")  # where sweep.py has started the run
         self.group = Path(sweep).name if sweep else None
@@ -59,9 +66,9 @@ class Source:
         self.save()
 
     def save(self) -> None:
-        new = self.state.with_name(self.state.name + ".tmp")
-        new.write_text(json.dumps(self.sent) + "\n")
-        new.replace(self.state)
+        text = f"{json.dumps(self.sent)}\n".encode()
+        os.pwrite(self.state, text, 0)  # over the old one, as the lock is of this very file
+        os.ftruncate(self.state, len(text))
 
     def model(self) -> Path | None:
         return model if (model := self.folder / "model.pt").exists() else None
@@ -218,7 +225,7 @@ def main(folder: str, name: str, live: bool) -> int:
     else:
         over.set()
     try:
-        source = Source(Path(folder).resolve(), name)
+        source = Source(Path(folder).resolve(), name, wait=live)
         os.chdir(source.folder)
         tracker = TRACKERS[name](source)
         made.set()

@@ -145,6 +145,44 @@ def test_killed_and_interrupted_runs_go_on_as_the_same(tmp_path):
     assert read(folder, "sent-tensorboard.json") == {"id": sent["id"], "step": after[-1]["step"]}
 
 
+def test_trackers_of_one_run_take_turns(tmp_path):
+    """The one of a run that was killed may still be closing when that goes on: nothing is sent twice. To send
+    a run that is being sent is refused."""
+    (tmp_path / "neptune").mkdir()
+    (tmp_path / "neptune" / "__init__.py").write_text(
+        "import os, time\n"
+        "def send(step): print(step, flush=True, file=open(os.environ['SENT'], 'a'))\n"
+        "class Field:\n"
+        "    def __init__(self, name): self.name = name\n"
+        "    def append(self, value, step, timestamp): self.name == 'metrics/step' and send(step)\n"
+        "    def upload(self, path): pass\n"
+        "class Run:\n"
+        "    def __getitem__(self, name): return Field(name)\n"
+        "    def __setitem__(self, name, value): pass\n"
+        "    def get_url(self): return 'https://example.org'\n"
+        "    def stop(self): time.sleep(5)\n"
+        "def init_run(**_): return Run()\n"
+    )
+    (tmp_path / "neptune" / "utils.py").write_text("stringify_unsupported = dict")
+    folder, sent = tmp_path / "run", tmp_path / "sent"
+    env = ENV | {"PYTHONPATH": str(tmp_path), "SENT": str(sent)}
+    more = ["--run-dir", folder, "--total-timesteps", 10**9, "--checkpoint-interval", 20]
+    first = start(*TINY, *more, "--track", "neptune", env=env)
+    wait_for(lambda: sent.exists() and len(sent.read_text().split()) > 3)
+    command = [sys.executable, "send.py", folder, "neptune"]
+    other = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert other.returncode == 1 and "another process is sending this run" in other.stderr
+    first.kill()
+    first.communicate()
+    again = start("--resume", folder, env=env)
+    before = len(sent.read_text().split())
+    wait_for(lambda: len(sent.read_text().split()) > before + 3)
+    again.send_signal(signal.SIGINT)
+    again.communicate(timeout=60)
+    steps = sent.read_text().split()
+    assert len(set(steps)) == len(steps) > before
+
+
 def test_missing_and_raising_clients(tmp_path):
     """One line each, no credentials in it, and a run as without; it can be sent later."""
     need("tensorboard")
