@@ -161,15 +161,15 @@ def send(source: Source, tracker: Any, over: threading.Event) -> None:
     with open(path, "rb") as file:
         while True:
             done, at = over.is_set(), file.tell()
-            *lines, _ = file.read(2**24).split(b"\n")
+            *lines, _ = file.read().split(b"\n")
             file.seek(at + sum(len(line) + 1 for line in lines))
-            records = [json.loads(line) for line in lines]
-            now = path.stat().st_mtime  # of the newest record
-            for record in records:
+            newest = json.loads(lines[-1])["seconds"] if lines else 0  # which was written just now
+            began = path.stat().st_mtime - newest
+            for record in map(json.loads, lines):
                 # A resumed run goes through some steps again: from its checkpoint to where it was lost.
                 if record["step"] > last:
                     numbers = {k: v for k, v in record.items() if isinstance(v, int | float)}
-                    tracker.log(numbers, now + record["seconds"] - records[-1]["seconds"])
+                    tracker.log(numbers, began + record["seconds"])
                     last = record["step"]
             if done and not lines:
                 break

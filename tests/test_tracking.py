@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -236,6 +237,20 @@ def test_servers_that_never_answer(tmp_path):
     assert time.time() - began < send.LIMIT + 10 and read(folder)["cost"] < send.LIMIT
     assert sorted(re.findall(r"warning: --track (\w+): no answer in", err)) == ["neptune", "wandb"], err
     assert err.count("\n") == 2 and "waiting for wandb, neptune, at most" in out
+
+
+def test_records_of_long_runs_have_their_times(tmp_path):
+    """Of a metrics.jsonl of 20 MB, the last line of which was written at second 10,000."""
+    lines = [{"step": i, "seconds": 0.5 * i, "long": "x" * 500_000} for i in range(40)]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    os.utime(path, (10_000, 10_000))
+    times, over = [], threading.Event()
+    over.set()
+    tracker = SimpleNamespace(log=lambda record, when: times.append(when), close=lambda *_: None)
+    nothing = {"save": lambda: None, "model": lambda: None}
+    send.send(SimpleNamespace(folder=tmp_path, sent={"step": -1}, **nothing), tracker, over)
+    assert times == pytest.approx([9980.5 + 0.5 * i for i in range(40)], rel=0, abs=1e-6)
 
 
 def test_names_of_trackers(tmp_path):
