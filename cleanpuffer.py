@@ -500,7 +500,7 @@ class Trainer:
             self.advantages = gpu.advantages_triton
         if not on_gpu and (":" not in args.env or build.has_compiler()):  # those of others need no compiler
             self.advantages = cpu.load_advantages()
-            self.optimizer.orthogonalize = cpu.load_orthogonalize(orthogonalize)
+            self.optimizer.orthogonalize = cpu.load_orthogonalize(self.optimizer.orthogonalize)
             try:
                 cpu.speed_up(self.policy, args.precision == "bfloat16")
             except ValueError as error:

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import math
 import os
 import shlex
 import subprocess
@@ -273,12 +274,25 @@ def test_small_matrices_are_orthogonalised_in_c():
         matrices = torch.randn(shape)
         torch.testing.assert_close(in_c(matrices), cleanpuffer.orthogonalize(matrices), rtol=0, atol=1e-5)
         assert (in_c(0 * matrices) == 0).all()
+        for bad in (math.nan, math.inf):  # does not get lost: a diverged run is to end as one
+            matrices[0, -1, -1] = bad
+            assert in_c(matrices)[0].isnan().all()
     assert in_c(torch.randn(1, 4, 4).double()).dtype == torch.float64
 
 
-def test_an_edited_orthogonalize_is_what_counts():
+def test_an_edited_orthogonalize_is_what_counts(monkeypatch):
+    """Also where it treats wide matrices alone in another way, and as a method of Muon."""
+
     def edited(matrices, steps=5, dtype=None):
         return cleanpuffer.orthogonalize(matrices, steps + 1, dtype)
 
+    def wide(matrices, steps=5, dtype=None):
+        return cleanpuffer.orthogonalize(matrices, steps + (matrices.shape[2] > matrices.shape[1]), dtype)
+
     in_c = cpu.load_orthogonalize(cleanpuffer.orthogonalize)
-    assert in_c is not cleanpuffer.orthogonalize and cpu.load_orthogonalize(edited) is edited
+    assert in_c is not cleanpuffer.orthogonalize
+    for other in (edited, wide):
+        assert cpu.load_orthogonalize(other) is other
+    assert make_trainer().optimizer.orthogonalize.__name__ == "orthogonalize_c"
+    monkeypatch.setattr(cleanpuffer.Muon, "orthogonalize", staticmethod(edited))
+    assert make_trainer().optimizer.orthogonalize is edited
