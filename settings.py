@@ -57,9 +57,7 @@ def parse_arguments(argv: list[str], kind: type) -> Any:
         raise UsageError(f"--run-dir: --resume {first.resume} goes on in place, in its own folder")
     run = first.resume or first.eval or first.watch
     source = str(Path(run) / "config.json") if run else first.config
-    file = read_settings(source) if source else {}
-    if not run:  # another run's settings do not send this one anywhere
-        file = {name: value for name, value in file.items() if name not in LISTS}
+    file = read_settings(source, own=bool(run)) if source else {}
     env = first.env or str(file.get("env", kind.env))
     try:
         spec = envs.spec(env)
@@ -97,18 +95,20 @@ def parse_arguments(argv: list[str], kind: type) -> Any:
     return args
 
 
-def read_settings(path: str) -> dict[str, Any]:
-    """The settings in a run's config.json or a flat JSON object, without those that belong to one command."""
+def read_settings(path: str, own: bool = False) -> dict[str, Any]:
+    """The settings in a run's config.json or a flat JSON object, without those that belong to one command
+    and, unless the run is this `own` one, without where it is sent."""
     try:
-        settings = json.loads(Path(path).read_text())
-        settings = settings.get("args", settings)
+        saved = json.loads(Path(path).read_text())
+        settings = saved.get("args", saved)
         settings = {name.replace("-", "_"): value for name, value in settings.items() if value is not None}
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, AttributeError):
         raise UsageError(f"{path} is no JSON object of settings") from None
-    command = ("run_dir", "resume", "watch", "play", "eval", "gif", "list", "episodes", "config", "profile")
-    return {name: value for name, value in settings.items() if name not in command}
+    left = ("run_dir", "resume", "watch", "play", "eval", "gif", "list", "episodes", "config", "profile")
+    left += LISTS if "args" in saved and not own else ()
+    return {name: value for name, value in settings.items() if name not in left}
 
 
 def settings_tokens(settings: dict[str, Any]) -> list[str]:

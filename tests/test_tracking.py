@@ -263,6 +263,8 @@ def test_names_of_trackers(tmp_path):
     config = tmp_path / "config.json"  # of somebody else's run
     config.write_text('{"args": {"seed": 3, "track": "wandb", "tag": "theirs"}}')
     assert track("--config", str(config)) is None
+    config.write_text('{"seed": 3, "track": "wandb"}')  # one's own
+    assert track("--config", str(config)) == "wandb"
     assert track() is track("--track", "None") is track("--track", "") is None
     with pytest.raises(trackers.UsageError, match="--track: wanbd is none of neptune, wandb, tensorboard"):
         track("--track", "wandb,wanbd")
