@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cleanpuffer
 from settings import choose_sizes, parse_arguments
-from trackers import Diverged
+from trackers import Diverged, write_atomic
 
 STEPS = {"pong": 600_000, "breakout": 1_200_000}  # enough to tell good rates from bad ones
 CENTRES = {"muon": 0.03, "adam": 0.004}
@@ -107,7 +107,8 @@ def main() -> None:
         for future in concurrent.futures.as_completed(waiting):
             done[waiting[future]] = future.result()
             if options.json:
-                options.json.write_text(json.dumps([[*job, score] for job, score in done.items()]))
+                found = json.dumps([[*job, score] for job, score in done.items()])
+                write_atomic(options.json, found.encode())  # these are hours
     scores: dict[tuple, list[float]] = {}
     for *job, seed in jobs:
         scores.setdefault(tuple(job), []).append(done[(*job, seed)])
