@@ -25,6 +25,7 @@ from typing import Any
 LIMIT = 10.0  # seconds for what is left to send once a run is over
 PATIENCE = 120.0  # seconds in which a client must begin
 EVERY = 0.5  # seconds between looks at metrics.jsonl
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # are for the trainer, which then says that it ends
 SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")  # in names of environment variables that nobody may see
 
 
@@ -218,8 +219,9 @@ def main(folder: str, name: str, live: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     over, made = threading.Event(), threading.Event()
     if live:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # these are for the trainer, which then says that it ends
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.nice(5)  # not more: on a busy machine it could not even begin before a short run is over
         threading.Thread(target=follow, args=(over, made, err), daemon=True).start()
     else:

@@ -18,6 +18,7 @@ import re
 import resource
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -249,12 +250,16 @@ class Senders:
         script = Path(__file__).with_name("send.py")
         for name in args.track.split(",") if args.track else ():
             command = [sys.executable, "-P", str(script), args.run_dir, name, "--live"]
+            # A process begins with this mask: until it ignores these signals, none of them ends it.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, send.SIGNALS)
             try:
                 pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
                 process = subprocess.Popen(command, **pipes)
             except OSError as error:
                 self.warn(name, error.strerror)
                 continue
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             for pipe in (process.stdout, process.stderr):
                 os.set_blocking(pipe.fileno(), False)
             self.processes[name] = process

@@ -146,6 +146,19 @@ def test_killed_and_interrupted_runs_go_on_as_the_same(tmp_path):
     assert read(folder, "sent-tensorboard.json") == {"id": sent["id"], "step": after[-1]["step"]}
 
 
+def test_ctrl_c_at_the_very_start(tmp_path):
+    """Reaches a tracker's process before that can ignore it."""
+    need("tensorboard")
+    more = ["--run-dir", tmp_path / "run", "--total-timesteps", 10**9, "--track", "tensorboard"]
+    process = start(*TINY, *more, env=ENV, start_new_session=True)
+    while not process.stdout.readline().startswith("settings: "):  # just before the tracker begins
+        assert process.poll() is None
+    time.sleep(0.03)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and not err and "tensorboard: tensorboard --logdir" in out
+
+
 def test_trackers_of_one_run_take_turns(tmp_path):
     """The one of a run that was killed may still be closing when that goes on: nothing is sent twice. To send
     a run that is being sent is refused."""
