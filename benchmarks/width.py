@@ -101,13 +101,13 @@ def main() -> None:
         if (way, width) != ("muP", base)
     ]
     known = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
-    done = {tuple(job): score for *job, score in known}
+    done = {tuple(job): score for *job, b, steps, score in known if (b, steps) == (base, STEPS[job[0]])}
     with concurrent.futures.ProcessPoolExecutor(options.processes) as pool:
         waiting = {pool.submit(run, job, base): job for job in jobs if job not in done}
         for future in concurrent.futures.as_completed(waiting):
             done[waiting[future]] = future.result()
             if options.json:
-                found = json.dumps([[*job, score] for job, score in done.items()])
+                found = json.dumps([[*job, base, STEPS[job[0]], score] for job, score in done.items()])
                 write_atomic(options.json, found.encode())  # these are hours
     scores: dict[tuple, list[float]] = {}
     for *job, seed in jobs:

@@ -114,7 +114,6 @@ def set_theme(browser, theme: str) -> None:
 
 def open_page(browser, page: Path) -> None:
     browser.get_log("browser"), browser.get_log("performance")
-    browser.get_log("browser"), browser.get_log("performance")
     browser.get(page.as_uri())
     clean(browser)
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
