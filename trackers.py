@@ -355,13 +355,9 @@ def dashboard(args: Any, record: dict[str, Any], scores: list[float | None], wid
         if value is None or isinstance(value, str | Text):
             return value or "-"
         if isinstance(value, int):
-            return (
-                f"{value:,}"
-                if value < 1e7
-                else f"{value / 1e6:.1f} M"
-                if value < 1e9
-                else f"{value / 1e9:.2f} G"
-            )
+            if value < 1e7:
+                return f"{value:,}"
+            return f"{value / 1e6:.1f} M" if value < 1e9 else f"{value / 1e9:.2f} G"
         if abs(value) >= 1000:
             return f"{value:,.0f}"
         digits = 2 + (abs(value) >= 0.01) + (abs(value) >= 0.1)

@@ -80,7 +80,7 @@ def records(n: int, failed: bool) -> list[dict]:
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """Chromium, with what it logs and what it asks of the network."""
-    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
     chromium, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))

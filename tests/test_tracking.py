@@ -2,7 +2,6 @@
 
 import base64
 import fcntl
-import importlib.util
 import io
 import json
 import os
@@ -30,12 +29,6 @@ import trackers
 KEY = "0123456789abcdef0123456789abcdef01234567"
 ENV = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "NEPTUNE", "SWEEP"))}
 TINY = ["--env", "bandit", *SMALL]
-
-
-def need(*modules: str) -> None:
-    """Skips without them. Importing Neptune here would take longer than the test."""
-    if missing := [name for name in modules if importlib.util.find_spec(name) is None]:
-        pytest.skip(f"{', '.join(missing)} not installed")
 
 
 def scalars(folder: Path) -> dict[str, dict[int, float]]:
@@ -73,7 +66,6 @@ def same_curve(points: dict[int, float], lines: list[dict], name: str = "score")
 
 def test_all_three_have_settings_metrics_and_weights(tmp_path):
     """Real clients, offline. No key of theirs lands in any file, and the output has a line of each."""
-    need("neptune", "wandb", "tensorboard")
     subprocess.run(["git", "init", "-q", tmp_path], check=True)  # whose address is nobody's business
     subprocess.run(["git", "-C", tmp_path, "remote", "add", "origin", "https://example.org/x"], check=True)
     folder, modes = tmp_path / "run", {"WANDB_MODE": "offline", "NEPTUNE_MODE": "offline"}
@@ -124,7 +116,6 @@ def test_all_three_have_settings_metrics_and_weights(tmp_path):
 def test_killed_and_interrupted_runs_go_on_as_the_same(tmp_path):
     """What a killed run has sent is not sent again when the run that goes on comes by there once more. Ctrl-C
     reaches the trackers' processes, too: they end after the run."""
-    need("tensorboard")
     folder = tmp_path / "run"
     more = ["--run-dir", folder, "--total-timesteps", 10**9, "--checkpoint-interval", 10**6]
     first = start(*TINY, *more, "--track", "tensorboard", env=ENV)
@@ -148,7 +139,6 @@ def test_killed_and_interrupted_runs_go_on_as_the_same(tmp_path):
 
 def test_ctrl_c_at_the_very_start(tmp_path):
     """Reaches a tracker's process before that can ignore it."""
-    need("tensorboard")
     more = ["--run-dir", tmp_path / "run", "--total-timesteps", 10**9, "--track", "tensorboard"]
     process = start(*TINY, *more, env=ENV, start_new_session=True)
     while not process.stdout.readline().startswith("settings: "):  # just before the tracker begins
@@ -199,7 +189,6 @@ def test_trackers_of_one_run_take_turns(tmp_path):
 
 def test_missing_and_raising_clients(tmp_path):
     """One line each, no credentials in it, and a run as without; it can be sent later."""
-    need("tensorboard")
     (tmp_path / "wandb.py").write_text("raise ModuleNotFoundError(name='wandb')")
     (tmp_path / "neptune").mkdir()
     (tmp_path / "neptune" / "__init__.py").write_text(
@@ -238,7 +227,6 @@ def test_a_tracker_that_fails_leaves_no_process(tmp_path, capsys):
 def test_servers_that_never_answer(tmp_path):
     """Real clients, against one that accepts: the run is done and written long before they give up, which
     they do within the limit."""
-    need("neptune", "wandb")
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         token = json.dumps({"api_address": address, "api_url": address, "api_key": KEY}).encode()
@@ -285,7 +273,6 @@ def test_names_of_trackers(tmp_path):
 
 def test_a_sweep_marks_its_trials(tmp_path):
     """By its folder's name. Programs that know nothing of it get no argument that was not given."""
-    need("tensorboard")
     command = [
         sys.executable,
         "sweep.py",
