@@ -33,6 +33,9 @@ if __name__ == "__main__":
 gc.disable()  # for the imports: collections would add a quarter to their time
 # Idle OpenMP threads sleep: spinning ones collapse beside any other busy process. Set before torch comes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import startup
+
+startup.import_torch()
 
 import dataclasses
 import importlib.util
@@ -335,7 +338,7 @@ class Muon:
     would import torch._dynamo, which takes most of a second.
     """
 
-    orthogonalize = staticmethod(orthogonalize)  # a Trainer has it in C
+    orthogonalize = staticmethod(orthogonalize)
 
     def __init__(self, parameters: Iterable, lr: float, beta1=0.95, beta2=0.999, eps=1e-12, adam=False,
                  dtype: torch.dtype | None = None):
@@ -476,8 +479,6 @@ class Trainer:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.precision != "float32"
         cpu.keep_freed_memory()
         self.pool = ThreadPoolExecutor(args.num_threads, initializer=torch.set_num_threads, initargs=(1,))
-        shard = min(4096, max(2048, args.minibatch_size // 4))  # steps: fewer are handed out too often
-        self.shard = 2**40 if on_gpu else max(1, shard // args.horizon)  # segments
         try:
             self.env = env = self.make_env()
         except ValueError as error:
@@ -500,11 +501,14 @@ class Trainer:
             self.advantages = gpu.advantages_triton
         if not on_gpu and (":" not in args.env or build.has_compiler()):  # those of others need no compiler
             self.advantages = cpu.load_advantages()
-            self.optimizer.orthogonalize = cpu.load_orthogonalize(self.optimizer.orthogonalize)
+            cpu.speed_up_muon(self.optimizer)
             try:
                 cpu.speed_up(self.policy, args.precision == "bfloat16")
             except ValueError as error:
                 raise UsageError(f"--precision: {error}") from None
+        least = 1024 if self.policy.network else 2048  # steps in a shard: fewer are handed out too often
+        shard = min(4096, max(least, args.minibatch_size // 4))
+        self.shard = 2**40 if on_gpu else max(1, shard // args.horizon)  # segments
         self.generator = torch.Generator(self.device).manual_seed(args.seed)  # of actions and minibatches
         self.profile = Profile()
         self.steps = self.updates = 0
@@ -709,17 +713,18 @@ class Trainer:
     def learn(self, index: Tensor, advantages: Tensor, targets: Tensor) -> None:
         """An optimizer step on a minibatch of segments. Refreshes their values and ratios, adds losses."""
         s, profile = self.segments, self.profile
-        shards = [slice(i, min(i + self.shard, len(index))) for i in range(0, len(index), self.shard)]
+        shard = len(index) if self.policy.network else self.shard  # the network in C has its own
+        shards = [slice(i, min(i + shard, len(index))) for i in range(0, len(index), shard)]
         parts = self.parallel(
             lambda i: self.gradients(index[i], advantages[i], targets[i], targets.numel()), shards)
         with profile("update optimizer"):
-            each = zip(*(part[0] for part in parts), strict=True)  # parameter's gradients, of all shards
-            gradients = self.average([sum(rest, start=first) for first, *rest in each])
-            norm = nn.utils.get_total_norm(gradients)
-            scale = ((self.args.max_grad_norm or math.inf) / (norm + 1e-6)).clamp(max=1)
-            gradients = torch._foreach_mul(gradients, scale)  # not in place: an LSTM's two biases share one
-            for parameter, gradient in zip(self.parameters, gradients, strict=True):
-                parameter.grad = gradient
+            first, *rest = (torch.cat([x.flatten() for x in part[0]]) for part in parts)
+            [gradient] = self.average([sum(rest, start=first)])  # of all parameters, one after the other
+            norm = gradient.norm()
+            gradient *= ((self.args.max_grad_norm or math.inf) / (norm + 1e-6)).clamp(max=1)
+            sizes = [parameter.numel() for parameter in self.parameters]
+            for parameter, own in zip(self.parameters, gradient.split(sizes), strict=True):
+                parameter.grad = own.view_as(parameter)
             self.optimizer.step()
         with profile("update copy"):
             for i, (_, stats, values, ratios) in zip(shards, parts, strict=True):
@@ -736,7 +741,7 @@ class Trainer:
         if self.policy.network:  # the same as below
             with profile("update backward"):
                 result = self.policy.network.gradients(s, self.old_values, index, advantages, targets, args,
-                                                       samples)
+                                                       samples, self.shard, self.parallel)
             self.profile.add(profile)
             return result
         with profile("update copy"):
@@ -934,4 +939,4 @@ def main(argv: list[str], settings_kind: type = Args, trainer_kind: type = Train
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    startup.leave(main(sys.argv[1:]))

@@ -48,25 +48,61 @@ def load_advantages() -> Callable[..., tuple[Tensor, Tensor]]:
     return advantages_c
 
 
-def load_orthogonalize(reference: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`orthogonalize` in C for small matrices, where torch takes longer to begin a product than to do it;
-    `reference` for others, or for all where it has been edited and says something else."""
-    library = build.load("network", DECLARATIONS)
+class MuonStep:
+    """`Muon.step` in C: one call, where torch takes longer to begin its many than to do them. Matrices whose
+    sides are both 64 or more torch orthogonalises, for which it is as fast."""
 
-    def orthogonalize_c(matrices: Tensor, steps: int = 5, dtype: torch.dtype | None = None) -> Tensor:
-        count, rows, columns = matrices.shape
-        few, many = sorted((rows, columns))
-        if few >= 64 or matrices.dtype != torch.float32:
-            return reference(matrices, steps, dtype)
-        x = torch.zeros(count, many, -(-few // 16) * 16)
-        result = x[..., :few] if rows == many else x[..., :few].mT
-        result.copy_(matrices)
-        library.lib.orthogonalize(*x.shape, steps, library.ffi.cast("float *", x.data_ptr()))
-        return result
+    def __init__(self, muon: Any):
+        library = build.load("network", DECLARATIONS)
+        self.muon, self.lib, self.moved, rows = muon, library.lib, [], []
+        self.ffi, pointer = library.ffi, lambda x: pointer_to(library.ffi, x)
+        for group, (momenta, *variances) in zip(muon.param_groups, muon.moments, strict=True):
+            for i, p in enumerate(group["params"]):
+                shape = (p.numel(), 1) if group["adam"] else p.flatten(1).shape
+                large = min(shape) >= 64 and not group["adam"]
+                update = torch.empty(1, *shape) if large else None
+                tensors = p, momenta[i], variances[0][i] if variances else None, update, None
+                self.moved.append((p, group["lr"], update))
+                rows.append((*shape, 0, *map(pointer, tensors)))
+        self.array = library.ffi.new("Moved[]", rows)
 
-    tall = torch.linspace(-1, 1, 2 * 24 * 5).sin().view(2, 24, 5)
-    agree = all((orthogonalize_c(x) - reference(x)).abs().max() < 1e-3 for x in (tall, tall.mT))
-    return orthogonalize_c if agree else reference
+    @torch.no_grad()
+    def __call__(self) -> None:
+        muon, settings = self.muon, self.muon.param_groups[0]
+        muon.steps += 1
+        gradients = [p.grad.contiguous() for p, _, _ in self.moved]
+        for row, gradient, (_, lr, _) in zip(self.array, gradients, self.moved, strict=True):
+            row.gradient, row.lr = pointer_to(self.ffi, gradient), lr
+        betas = settings["beta1"], settings["beta2"], settings["eps"]
+        self.lib.muon_step(len(gradients), self.array, *betas, int(muon.steps))
+        for p, lr, update in self.moved:
+            if update is not None:
+                orthogonal = muon.orthogonalize(update, dtype=muon.dtype).view(p.shape)
+                p.addcmul_(orthogonal, lr, value=-math.sqrt(max(1, update.shape[1] / update.shape[2])))
+        torch.autograd.graph.increment_version([p for p, _, _ in self.moved])
+
+
+def speed_up_muon(muon: Any) -> None:
+    """Has C take an optimizer's steps, unless it has been edited and moves parameters otherwise."""
+    if any(p.dtype != torch.float32 or not p.is_contiguous() for g in muon.param_groups for p in g["params"]):
+        return
+    settings = {name: muon.param_groups[0][name] for name in ("beta1", "beta2", "eps")}
+    with suppress(RuntimeError, ValueError, TypeError, AttributeError):  # of one that works otherwise
+        for adam in (False, True):
+            ends = []
+            for in_c in (False, True):
+                parameters = [torch.arange(math.prod(shape)).float().sin().view(shape)
+                              for shape in ((7,), (24, 5), (5, 24), (2, 3, 4), (64, 80))]
+                made_up = type(muon)(parameters, 0.1, adam=adam, **settings)
+                step = MuonStep(made_up) if in_c else made_up.step
+                for factor in (1, -3):
+                    for p in parameters:
+                        p.grad = (factor * p).cos()
+                    step()
+                ends.append(parameters)
+            if not all((a - b).abs().max() < 1e-4 for a, b in zip(*ends, strict=True)):
+                return
+        muon.step = MuonStep(muon)
 
 
 def has_bfloat16() -> bool:
@@ -90,6 +126,13 @@ def lstm_reference(x: Tensor, state: State, weights: Tensor, bias: Tensor) -> tu
     return torch.stack(outputs, 1), (h, c)
 
 
+def pointer_to(ffi: Any, x: Any) -> Any:
+    """C's pointer to a tensor's numbers, a null pointer for None, and what else there is as it is."""
+    if isinstance(x, Tensor):
+        return ffi.cast("int64_t *" if x.dtype == torch.int64 else "float *", x.data_ptr())
+    return ffi.NULL if x is None else x
+
+
 class Kernel:
     """What calls C: weights of modules in the orders that C wants, made anew when they have changed."""
 
@@ -105,17 +148,16 @@ class Kernel:
         versions = [(p.data_ptr(), p._version) for p in self.parameters]
         if anew or versions != self.versions:
             with torch.no_grad():
-                self.arranged, self.versions = self.arrange(*self.parameters), versions
+                self.arranged = self.arrange(*(p.contiguous() for p in self.parameters))
+                self.versions = versions
         return self.arranged
 
     def call(self, name: str, *arguments: Any) -> None:
         """A C function with pointers where tensors are, and a null pointer where None is."""
-        getattr(self.lib, name)(*(self.pointer(x) for x in arguments))  # which keep the tensors alive
+        getattr(self.lib, name)(*map(self.pointer, arguments))  # which keep the tensors alive
 
     def pointer(self, x: Any) -> Any:
-        if isinstance(x, Tensor):
-            return self.ffi.cast("int64_t *" if x.dtype == torch.int64 else "float *", x.data_ptr())
-        return self.ffi.NULL if x is None else x
+        return pointer_to(self.ffi, x)
 
     def __call__(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """What is computed from x [segments, horizon, …] and the state before it, and the last state."""
@@ -152,13 +194,13 @@ class LSTM(Kernel):
 
     def arrange(self, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> tuple[Tensor, Tensor]:
         """The weights for lstm_forward and for lstm_backward."""
-        weights, bias = torch.cat((w_ih, w_hh), 1), b_ih + b_hh
-        operands, packed = torch.empty_like(weights), torch.empty(weights.numel() + bias.numel())
-        self.call("lstm_pack", self.sizes(0, 0), weights, bias, operands, packed)
-        if self.bfloat16:
-            weights = torch.empty(len(weights) // 2, weights.shape[1])
-            self.call("pair_rows", 2 * len(weights), weights.shape[1], operands, weights)
+        packed, weights = self.room()
+        self.call("lstm_arrange", self.sizes(0, 0), w_ih, w_hh, b_ih, b_hh, packed, weights)
         return packed, weights
+
+    def room(self) -> tuple[Tensor, Tensor]:
+        rows, wide = 4 * self.hidden, self.inputs + self.hidden
+        return torch.empty(rows * (wide + 1)), torch.empty(rows // (1 + self.bfloat16), wide)
 
     def forward(self, x: Tensor, state: State, keep: bool) -> tuple:
         x, h_first, c_first = x.transpose(0, 1).contiguous(), *(part.contiguous() for part in state)
@@ -198,16 +240,15 @@ class Network(Kernel):
     def arrange(self, *parameters: Tensor) -> tuple[Any, list[Tensor]]:
         """C's Network, and the tensors that it points to. Matrices are [1 + inputs, outputs], the bias first,
         and actor and critic are columns of one."""
-        hidden, actions, mask = self.lstm.hidden, self.policy.outputs, self.policy.action_mask
-        encoder, heads = torch.empty(1 + self.numbers, hidden), torch.zeros(1 + hidden, self.columns)
-        encoder[1:], encoder[0] = parameters[0].T * self.policy.scale, parameters[1]
-        heads[1:, :actions], heads[0, :actions] = parameters[6].T, parameters[7]
-        heads[1:, actions], heads[0, actions] = parameters[8][0], parameters[9]
-        heads[1:] *= self.policy.head_factor
-        tensors = [encoder, *self.lstm.weights(anew=True), heads, heads[1:].T.contiguous()]
-        sizes = (self.numbers, hidden, hidden, actions, self.columns, mask.start or 0 if mask else 0)
-        masks = actions if mask else 0
+        policy, hidden, mask = self.policy, self.lstm.hidden, self.policy.action_mask
+        tensors = [torch.empty(1 + self.numbers, hidden), *self.lstm.room()]
+        tensors += [torch.empty(1 + hidden, self.columns), torch.empty(self.columns, hidden)]
+        sizes = (self.numbers, hidden, hidden, policy.outputs, self.columns, mask.start or 0 if mask else 0)
+        masks = policy.outputs if mask else 0
         network = self.ffi.new("Network *", (*sizes, masks, self.bfloat16, *map(self.pointer, tensors)))
+        factors = policy.scale, policy.head_factor
+        given = self.ffi.new("Parameters *", (*map(self.pointer, parameters), *factors))
+        self.call("network_arrange", network, given, *tensors)
         return network, tensors
 
     def play(self, observations: Tensor, state: State, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, State]:
@@ -220,25 +261,32 @@ class Network(Kernel):
         return drawn, logprobs, values, (h, c)
 
     def gradients(self, s: Any, old_values: Tensor, index: Tensor, advantages: Tensor, targets: Tensor,
-                  args: Any, count: int) -> tuple:
-        """As `Trainer.gradients`, of the segments s."""
+                  args: Any, count: int, shard: int, parallel: Callable) -> tuple:
+        """As `Trainer.gradients`, of the segments s, in shards of so many that may be done in parallel."""
         network, _ = self.weights(anew=True)
-        shape, hidden = advantages.shape, self.lstm.hidden
-        dencoder, dhead = torch.zeros(1 + self.numbers, hidden), torch.zeros(1 + hidden, self.columns)
-        dweights, dbias = torch.zeros(4 * hidden, 2 * hidden), torch.zeros(4 * hidden)
-        values, ratios, stats = torch.empty(shape), torch.empty(shape), self.ffi.new("double[5]")
+        rows, hidden, inputs = len(index), self.lstm.hidden, self.numbers
+        values, ratios = torch.empty(2, *advantages.shape)
         tensors = [index, s.actions, s.observations[index].float(), advantages, targets, s.logprobs]
         tensors = [x.contiguous() for x in (*tensors, old_values, s.valid, s.h, s.c)]
         coefficients = args.clip_coef, args.vf_coef, args.vf_clip_coef, args.ent_coef, count
-        samples = self.ffi.new("Samples *", (*shape, *map(self.pointer, tensors), *coefficients))
-        self.call("network_gradients", network, samples, dencoder, dweights, dbias, dhead, values, ratios,
-                  stats)
+        pointers = map(self.pointer, (*tensors, values, ratios))
+        samples = self.ffi.new("Samples *", (*advantages.shape, *pointers, *coefficients))
+        shapes = (1 + inputs, hidden), (4 * hidden, 2 * hidden), (4 * hidden,), (1 + hidden, self.columns)
+        sizes = [math.prod(shape) for shape in shapes]
+        shards = [(begin, min(begin + shard, rows)) for begin in range(0, rows, shard)]
+        sums = torch.zeros(len(shards), sum(sizes))
+        stats = self.ffi.new("double[]", 5 * len(shards))
+        calls = [(network, samples, *shards[i], *map(self.pointer, sums[i].split(sizes)), stats + 5 * i)
+                 for i in range(len(shards))]
+        parallel(lambda call: self.lib.network_gradients(*call), calls)
+        parts = sums.sum(0).split(sizes) if len(shards) > 1 else sums[0].split(sizes)
+        dencoder, dweights, dbias, dhead = (x.view(shape) for x, shape in zip(parts, shapes, strict=True))
         dhead[1:] *= self.policy.head_factor
         actor, critic = dhead[:, : self.policy.outputs], dhead[:, self.policy.outputs]
         gradients = [dencoder[1:].T * self.policy.scale, dencoder[0], dweights[:, :hidden]]
         gradients += [dweights[:, hidden:], dbias, dbias, actor[1:].T, actor[0], critic[1:].unsqueeze(0)]
         gradients.append(critic[:1])
-        return gradients, torch.tensor([*stats]) / count, values, ratios
+        return gradients, torch.tensor([*stats]).view(-1, 5).sum(0) / count, values, ratios
 
 
 def speed_up(policy: Any, bfloat16: bool) -> None:
@@ -325,23 +373,37 @@ typedef struct {
     const float *encoder, *packed, *weights, *head, *head_transposed;
 } Network;
 typedef struct {
+    const float *encoder, *encoder_bias, *w_ih, *w_hh, *b_ih, *b_hh;
+    const float *actor, *actor_bias, *critic, *critic_bias;
+    float scale, head_factor;
+} Parameters;
+typedef struct {
+    int rows, columns;
+    float lr;
+    float *parameter, *momentum, *variance, *update;
+    const float *gradient;
+} Moved;
+typedef struct {
     int rows, horizon;
     const int64_t *index, *actions;
-    const float *observations, *advantages, *targets, *logprobs, *values, *valid, *h, *c;
+    const float *observations, *advantages, *targets, *logprobs, *old_values, *valid, *h, *c;
+    float *values, *ratios;
     float clip_coef, vf_coef, vf_clip_coef, ent_coef, count;
 } Samples;
 int lstm_has_bfloat16(void);
-void lstm_pack(const LstmSizes *, const float *weights, const float *bias, float *operands, float *packed);
-void pair_rows(int64_t rows, int columns, const float *from, float *to);
+void lstm_arrange(const LstmSizes *, const float *w_ih, const float *w_hh, const float *b_ih,
+                  const float *b_hh, float *packed, float *weights);
 void lstm_forward(const LstmSizes *, const float *x, const float *h_first, const float *c_first,
                   const float *packed, float *z, float *gates, float *c, float *h);
 void lstm_backward(const LstmSizes *, const float *c_first, const float *weights, float *z, const float *c,
                    const float *dh, float *gates, float *dgates, float *dc, float *dz, float *dweights,
                    float *dbias);
+void network_arrange(const Network *, const Parameters *, float *encoder, float *packed, float *weights,
+                     float *head, float *head_transposed);
 void network_play(const Network *, int rows, const float *observations, const float *noise,
                   const float *h_last, const float *c_last, float *h, float *c, int64_t *drawn,
                   float *logprobs, float *values);
-void network_gradients(const Network *, const Samples *, float *dencoder, float *dweights, float *dbias,
-                       float *dhead, float *values, float *ratios, double *stats);
-void orthogonalize(int count, int rows, int columns, int steps, float *x);
+void network_gradients(const Network *, const Samples *, int begin, int end, float *dencoder, float *dweights,
+                       float *dbias, float *dhead, double *stats);
+void muon_step(int count, const Moved *, double beta1, double beta2, double eps, int steps);
 """

@@ -171,19 +171,32 @@ INLINE Vector sigmoid(Vector x) { return 1 / (1 + exponential(-x)); }
 
 INLINE Vector hyperbolic_tangent(Vector x) { return 2 / (1 + exponential(-2 * x)) - 1; }
 
-// To packed [hidden / WIDE, 1 + (inputs + hidden) operands, 4 gates, WIDE], from operands of the weights [4 hidden,
-// inputs + hidden]; the first row is the bias.
-static void lstm_pack(const LstmSizes *sizes, const float *weights, const float *bias, Operand *operands,
-                      float *packed) {
-    const int hidden = sizes->hidden, depth = (sizes->inputs + hidden) / (1 + sizes->bfloat16);
-    to_operands(sizes->bfloat16, 4 * hidden * (sizes->inputs + hidden), weights, operands);
+// From torch's weights w_ih [4 hidden, inputs] and w_hh [4 hidden, hidden], whose biases are added, those for lstm_forward:
+// packed [hidden / WIDE, 1 + (inputs + hidden) operands, 4 gates, WIDE], where the first row is the bias; and those for
+// lstm_backward: weights [4 hidden, inputs + hidden], as operands that are summed over rows.
+static void lstm_arrange(const LstmSizes *sizes, const float *w_ih, const float *w_hh, const float *b_ih,
+                         const float *b_hh, float *packed, Operand *weights) {
+    const int inputs = sizes->inputs, hidden = sizes->hidden, wide = inputs + hidden;
+    const int depth = wide / (1 + sizes->bfloat16), rows = 4 * hidden;
+    Operand *operands = sizes->bfloat16 ? malloc((int64_t)rows * depth * sizeof *operands) : weights;
+    for (int64_t row = 0; row < rows; row++) {
+        Operand *to = operands + row * depth;
+        to_operands(sizes->bfloat16, inputs, w_ih + row * inputs, to);
+        to_operands(sizes->bfloat16, hidden, w_hh + row * hidden, to + inputs / (1 + sizes->bfloat16));
+    }
     for (int unit = 0; unit < hidden; unit += WIDE)
         for (int k = -1; k < depth; k++)
             for (int gate = 0; gate < 4; gate++)
                 for (int j = 0; j < WIDE; j++, packed++) {
                     const int row = gate * hidden + unit + j;
-                    memcpy(packed, k < 0 ? bias + row : operands + (int64_t)row * depth + k, sizeof *packed);
+                    if (k < 0)
+                        *packed = b_ih[row] + b_hh[row];
+                    else
+                        memcpy(packed, operands + (int64_t)row * depth + k, sizeof *packed);
                 }
+    if (!sizes->bfloat16) return;
+    pair_rows(rows, wide, operands, weights);
+    free(operands);
 }
 
 // WIDE units of some rows, from where they begin; gates may be null.
@@ -330,6 +343,34 @@ typedef struct Network {
     const float *encoder, *packed, *weights, *head, *head_transposed;
 } Network;
 
+// A policy's parameters as torch has them, in this order. Observations are multiplied by `scale`, and what goes into the
+// heads by `head_factor`.
+typedef struct Parameters {
+    const float *encoder, *encoder_bias, *w_ih, *w_hh, *b_ih, *b_hh;
+    const float *actor, *actor_bias, *critic, *critic_bias;
+    float scale, head_factor;
+} Parameters;
+
+// Fills what a Network points to.
+static void network_arrange(const Network *net, const Parameters *from, float *encoder, float *packed,
+                            Operand *weights, float *head, float *head_transposed) {
+    const int inputs = net->inputs, hidden = net->hidden, actions = net->actions, columns = net->columns;
+    const LstmSizes sizes = {0, 0, inputs, hidden, net->bfloat16};
+    lstm_arrange(&sizes, from->w_ih, from->w_hh, from->b_ih, from->b_hh, packed, weights);
+    memcpy(encoder, from->encoder_bias, inputs * sizeof *encoder);
+    for (int k = 0; k < net->numbers; k++)
+        for (int64_t i = 0; i < inputs; i++)
+            encoder[(k + 1) * inputs + i] = from->scale * from->encoder[i * net->numbers + k];
+    for (int64_t j = 0; j < columns; j++)
+        for (int i = -1; i < hidden; i++) {
+            const float *row = j < actions ? from->actor + j * hidden : from->critic;
+            const float *bias = j < actions ? from->actor_bias + j : from->critic_bias;
+            const float weight = j > actions ? 0 : i < 0 ? *bias : from->head_factor * row[i];
+            head[(i + 1) * columns + j] = weight;
+            if (i >= 0) head_transposed[j * hidden + i] = weight;
+        }
+}
+
 // Room for float arrays, taken one after the other.
 INLINE float *take(float **room, int64_t count) {
     float *taken = *room;
@@ -393,18 +434,19 @@ static void network_play(const Network *net, int rows, const float *observations
 }
 
 // What a loss is of: `rows` segments, by their index among all. observations, advantages and targets are those of the
-// rows, [rows, horizon, …], the rest those of all segments.
+// rows, [rows, horizon, …], as are the newest values and the ratios to the rollout's probabilities, which are results;
+// the rest are those of all segments.
 typedef struct Samples {
     int rows, horizon;
     const int64_t *index, *actions;
-    const float *observations, *advantages, *targets, *logprobs, *values, *valid, *h, *c;
+    const float *observations, *advantages, *targets, *logprobs, *old_values, *valid, *h, *c;
+    float *values, *ratios;
     float clip_coef, vf_coef, vf_clip_coef, ent_coef, count; // the loss is a sum divided by `count`
 } Samples;
 
-// PPO's loss: its gradient by heads [rows, horizon, columns], which begins as zeros, ratios [rows, horizon] to the rollout's
-// probabilities, and the sums over samples of five statistics: policy loss, value loss, entropy, KL, clipped.
-static void ppo(const Network *net, const Samples *of, const float *heads, float *dheads, float *ratios,
-                double *stats) {
+// PPO's loss: its gradient by heads [rows, horizon, columns], which begins as zeros, values and ratios, and the sums over
+// samples of five statistics: policy loss, value loss, entropy, KL, clipped.
+static void ppo(const Network *net, const Samples *of, const float *heads, float *dheads, double *stats) {
     const int columns = net->columns, actions = net->actions;
     const float low = 1 - of->clip_coef, high = 1 + of->clip_coef, reach = of->vf_clip_coef;
     float most, probabilities[columns];
@@ -428,13 +470,13 @@ static void ppo(const Network *net, const Samples *of, const float *heads, float
             dheads[j] =
                 of->ent_coef * scale * probabilities[j] * away + dlogprob * ((j == drawn) - probabilities[j]);
         }
-        const float old = of->values[sample], error = heads[actions] - of->targets[i],
+        const float old = of->old_values[sample], error = heads[actions] - of->targets[i],
                     moved = heads[actions] - old;
         const float near_error = old + (moved < 0 ? -reach : reach) - of->targets[i];
         const int far = reach > 0 && (moved < -reach || moved > reach);
         const int bound = far && near_error * near_error > error * error; // then nothing moves the value
         dheads[actions] = bound ? 0 : of->vf_coef * scale * error;
-        ratios[i] = ratio;
+        of->values[i] = heads[actions], of->ratios[i] = ratio;
         stats[0] -= valid * (plain > bounded ? bounded : plain);
         stats[1] += valid * 0.5f * (bound ? near_error * near_error : error * error);
         stats[2] += valid * entropy;
@@ -443,10 +485,14 @@ static void ppo(const Network *net, const Samples *of, const float *heads, float
     }
 }
 
-// `Trainer.gradients`: adds to dencoder, dhead, dweights [4 hidden, inputs + hidden] and dbias [4 hidden]; gives the newest
-// values and ratios [rows, horizon], and ppo's statistics.
-static void network_gradients(const Network *net, const Samples *of, float *dencoder, float *dweights,
-                              float *dbias, float *dhead, float *values, float *ratios, double *stats) {
+// `Trainer.gradients` of the segments [begin, end) of a minibatch: adds to dencoder, dhead, dweights [4 hidden, inputs +
+// hidden] and dbias [4 hidden]; gives their values and ratios, and ppo's statistics.
+static void network_gradients(const Network *net, const Samples *whole, int begin, int end, float *dencoder,
+                              float *dweights, float *dbias, float *dhead, double *stats) {
+    const int64_t before = (int64_t)begin * whole->horizon;
+    Samples part = *whole, *of = &part;
+    part.rows = end - begin, part.index += begin, part.observations += before * net->numbers;
+    part.advantages += before, part.targets += before, part.values += before, part.ratios += before;
     const int rows = of->rows, horizon = of->horizon, inputs = net->inputs, hidden = net->hidden;
     const int numbers = net->numbers, columns = net->columns, wide = inputs + hidden;
     const LstmSizes sizes = {rows, horizon, inputs, hidden, net->bfloat16};
@@ -468,8 +514,7 @@ static void network_gradients(const Network *net, const Samples *of, float *denc
         memcpy(c_first + (int64_t)row * hidden, of->c + of->index[row] * hidden, hidden * sizeof *c);
     }
     network_forward(net, &sizes, of->observations, h_first, c_first, x, z, gates, c, h, heads);
-    ppo(net, of, heads, dheads, ratios, stats);
-    for (int64_t i = 0; i < steps; i++) values[i] = heads[i * columns + net->actions];
+    ppo(net, of, heads, dheads, stats);
     for (int t = 0; t < horizon; t++) {
         const float *d = dheads + t * columns;
         linear_backward(rows, hidden, columns, h + t * step, hidden, d, horizon * columns, dhead);
@@ -487,30 +532,73 @@ static void network_gradients(const Network *net, const Samples *of, float *denc
     free(memory);
 }
 
-// `orthogonalize` in cleanpuffer.py, in place, of matrices x [count, rows, columns] that have no fewer rows than
-// columns; columns are a multiple of WIDE, and what is zero there stays so.
-static void orthogonalize(int count, int rows, int columns, int steps, float *x) {
+// `orthogonalize` in cleanpuffer.py, in place, of a matrix x [rows, columns] that has no fewer rows than columns; columns
+// are a multiple of WIDE, and what is zero there stays so.
+static void orthogonalize(int rows, int columns, float *x) {
     const float a = 3.4445f, b = -4.7750f, c = 2.0315f;
     const int64_t size = (int64_t)rows * columns, square = (int64_t)columns * columns;
     float *memory = malloc((size + 3 * square + 64) * sizeof *memory), *room = memory;
     float *last = take(&room, size), *gram = take(&room, square), *scaled = take(&room, square);
     float *sum = take(&room, square);
-    for (; count > 0; count--, x += size) {
-        double squares = 0;
-        for (int64_t i = 0; i < size; i++) squares += (double)x[i] * x[i];
-        const float norm = sqrt(squares), scale = 1 / (norm < 1e-7f ? 1e-7f : norm);
-        for (int64_t i = 0; i < size; i++) x[i] *= scale;
-        for (int step = 0; step < steps; step++) {
-            memcpy(last, x, size * sizeof *x);
-            memset(gram, 0, square * sizeof *gram);
-            add_product(0, columns, columns, rows, x, 1, columns, last, columns, gram, columns);
-            for (int64_t i = 0; i < square; i++) sum[i] = b * gram[i], scaled[i] = c * gram[i];
-            add_product(0, columns, columns, columns, scaled, columns, 1, gram, columns, sum, columns);
-            for (int64_t i = 0; i < size; i++) x[i] *= a;
-            add_product(0, rows, columns, columns, last, columns, 1, sum, columns, x, columns);
-        }
+    double squares = 0;
+    for (int64_t i = 0; i < size; i++) squares += (double)x[i] * x[i];
+    const float norm = sqrt(squares), scale = 1 / (norm < 1e-7f ? 1e-7f : norm);
+    for (int64_t i = 0; i < size; i++) x[i] *= scale;
+    for (int step = 0; step < 5; step++) {
+        memcpy(last, x, size * sizeof *x);
+        memset(gram, 0, square * sizeof *gram);
+        add_product(0, columns, columns, rows, x, 1, columns, last, columns, gram, columns);
+        for (int64_t i = 0; i < square; i++) sum[i] = b * gram[i], scaled[i] = c * gram[i];
+        add_product(0, columns, columns, columns, scaled, columns, 1, gram, columns, sum, columns);
+        for (int64_t i = 0; i < size; i++) x[i] *= a;
+        add_product(0, rows, columns, columns, last, columns, 1, sum, columns, x, columns);
     }
     free(memory);
+}
+
+// A parameter [rows, columns] of an optimizer. Adam's has a variance; that of a large matrix, an update, which is
+// orthogonalised elsewhere.
+typedef struct Moved {
+    int rows, columns;
+    float lr;
+    float *parameter, *momentum, *variance, *update;
+    const float *gradient;
+} Moved;
+
+// `Muon.step` of parameters [count], the steps-th; but large matrices stay where they are, and their update is given.
+static void muon_step(int count, const Moved *moved, double beta1, double beta2, double eps, int steps) {
+    const float rest1 = 1 - beta1, rest2 = 1 - beta2, unbias1 = 1 - pow(beta1, steps);
+    const float unbias2 = 1 - pow(beta2, steps), ahead = beta1, least = eps;
+    for (const Moved *of = moved; of < moved + count; of++) {
+        const int rows = of->rows, columns = of->columns, tall = rows >= columns;
+        const int few = ((tall ? columns : rows) + 15) / 16 * 16;
+        const int64_t size = (int64_t)rows * columns;
+        const float *gradient = of->gradient;
+        float *parameter = of->parameter, *momentum = of->momentum, *variance = of->variance;
+        for (int64_t i = 0; i < size; i++) momentum[i] += rest1 * (gradient[i] - momentum[i]);
+        if (variance) {
+            for (int64_t i = 0; i < size; i++) {
+                variance[i] += rest2 * (gradient[i] * gradient[i] - variance[i]);
+                parameter[i] -= of->lr / unbias1 * momentum[i] / (sqrtf(variance[i] / unbias2) + least);
+            }
+            continue;
+        }
+        float *x = of->update ? of->update : calloc((int64_t)(tall ? rows : columns) * few, sizeof *x);
+        const int64_t row_step = of->update ? columns
+                                 : tall     ? few
+                                            : 1,
+                      column_step = of->update || tall ? 1 : few;
+        const float factor = of->lr * (tall ? sqrtf((float)rows / columns) : 1);
+        for (int64_t row = 0; row < rows; row++)
+            for (int64_t j = 0; j < columns; j++, gradient++, momentum++)
+                x[row * row_step + j * column_step] = *gradient + ahead * (*momentum - *gradient);
+        if (of->update) continue;
+        orthogonalize(tall ? rows : columns, few, x);
+        for (int64_t row = 0; row < rows; row++)
+            for (int64_t j = 0; j < columns; j++)
+                *parameter++ -= factor * x[row * row_step + j * column_step];
+        free(x);
+    }
 }
 
 #endif

@@ -266,33 +266,87 @@ def test_an_edited_network_is_not_overruled(monkeypatch, capsys):
         assert policy.network is None and bool(policy.kernel) == kernel
 
 
-def test_small_matrices_are_orthogonalised_in_c():
-    """To the same, wide or tall, alone or several; zero stays zero, and what torch is for is left to it."""
-    torch.manual_seed(0)
-    in_c = cpu.load_orthogonalize(cleanpuffer.orthogonalize)
-    for shape in ((2, 128, 32), (1, 1, 32), (3, 17, 33), (1, 16, 16), (2, 63, 200), (1, 64, 64)):
-        matrices = torch.randn(shape)
-        torch.testing.assert_close(in_c(matrices), cleanpuffer.orthogonalize(matrices), rtol=0, atol=1e-5)
-        assert (in_c(0 * matrices) == 0).all()
-        for bad in (math.nan, math.inf):  # does not get lost: a diverged run is to end as one
-            matrices[0, -1, -1] = bad
-            assert in_c(matrices)[0].isnan().all()
-    assert in_c(torch.randn(1, 4, 4).double()).dtype == torch.float64
+def make_muons(adam: bool) -> tuple[cleanpuffer.Muon, cleanpuffer.Muon]:
+    """One that is not changed and one whose steps are taken in C, of equal parameters of many shapes."""
+    shapes = ((7,), (128, 32), (32, 128), (1, 32), (17, 33), (16, 3, 3, 3), (64, 64), (256, 65), (63, 200))
+    muons = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+        parameters[1].lr_factor = 0.5
+        muons.append(cleanpuffer.Muon(parameters, 0.1, beta1=0.9, beta2=0.99, eps=1e-6, adam=adam))
+    cpu.speed_up_muon(muons[1])
+    assert isinstance(muons[1].step, cpu.MuonStep)
+    return tuple(muons)
 
 
-def test_an_edited_orthogonalize_is_what_counts(monkeypatch):
-    """Also where it treats wide matrices alone in another way, and as a method of Muon."""
+def parameters_of(muon: cleanpuffer.Muon) -> list[torch.Tensor]:
+    return [p for group in muon.param_groups for p in group["params"]]
 
-    def edited(matrices, steps=5, dtype=None):
-        return cleanpuffer.orthogonalize(matrices, steps + 1, dtype)
+
+@pytest.mark.parametrize("adam", [False, True])
+def test_muon_in_c(adam):
+    """Moves parameters to the same places, with gradients that are not contiguous and rates that change, and
+    goes on from what the other saved; a gradient of zeros moves nothing by itself."""
+    torch.manual_seed(1)
+    muons = make_muons(adam)
+    for step in range(4):
+        gradients = [torch.randn(p.shape) * (step < 3) for p in parameters_of(muons[0])]
+        for muon in muons:
+            for p, gradient in zip(parameters_of(muon), gradients, strict=True):
+                p.grad = gradient.mT.contiguous().mT if gradient.ndim > 1 else gradient
+            for group in muon.param_groups:
+                group["lr"].fill_(group["initial_lr"] / (1 + step))
+            versions = [p._version for p in parameters_of(muon)]
+            muon.step()
+            assert all(p._version > v for p, v in zip(parameters_of(muon), versions, strict=True))
+        for expected, p in zip(*map(parameters_of, muons), strict=True):
+            torch.testing.assert_close(p, expected, rtol=0, atol=2e-5)
+        if step == 1:
+            muons[1].load_state_dict(muons[0].state_dict())
+    muon = make_muons(adam)[1]
+    before = [p.clone() for p in parameters_of(muon)]
+    for p in parameters_of(muon):
+        p.grad = torch.zeros_like(p)
+    muon.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, parameters_of(muon), strict=True))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_muon_in_c_does_not_lose_what_is_not_finite(bad):
+    """A diverged run is to end as one."""
+    muon = make_muons(False)[1]
+    for p in parameters_of(muon):
+        p.grad = torch.ones_like(p)
+        p.grad.view(-1)[-1] = bad
+    muon.step()
+    assert all(p.isnan().any() for p in parameters_of(muon))
+
+
+def test_an_edited_muon_is_what_counts(monkeypatch):
+    """Whatever was edited: the iteration, also where it treats wide matrices alone otherwise, or the step."""
+    orthogonalize, step = cleanpuffer.orthogonalize, cleanpuffer.Muon.step
+
+    def longer(matrices, steps=5, dtype=None):
+        return orthogonalize(matrices, steps + 1, dtype)
 
     def wide(matrices, steps=5, dtype=None):
-        return cleanpuffer.orthogonalize(matrices, steps + (matrices.shape[2] > matrices.shape[1]), dtype)
+        return orthogonalize(matrices, steps + (matrices.shape[2] > matrices.shape[1]), dtype)
 
-    in_c = cpu.load_orthogonalize(cleanpuffer.orthogonalize)
-    assert in_c is not cleanpuffer.orthogonalize
-    for other in (edited, wide):
-        assert cpu.load_orthogonalize(other) is other
-    assert make_trainer().optimizer.orthogonalize.__name__ == "orthogonalize_c"
-    monkeypatch.setattr(cleanpuffer.Muon, "orthogonalize", staticmethod(edited))
-    assert make_trainer().optimizer.orthogonalize is edited
+    def decay(self):
+        for group in self.param_groups:
+            torch._foreach_mul_(group["params"], 0.99)
+        step(self)
+
+    def in_c():
+        return isinstance(make_trainer().optimizer.step, cpu.MuonStep)
+
+    assert in_c()
+    for edit in (longer, wide):
+        monkeypatch.setattr(cleanpuffer.Muon, "orthogonalize", staticmethod(edit))
+        assert not in_c()
+    monkeypatch.setattr(cleanpuffer.Muon, "orthogonalize", staticmethod(orthogonalize))
+    monkeypatch.setattr(cleanpuffer.Muon, "step", decay)
+    assert not in_c()
+    monkeypatch.setattr(cleanpuffer.Muon, "step", lambda self, closure: None)
+    assert not in_c()
