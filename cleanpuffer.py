@@ -271,7 +271,7 @@ class Policy(nn.Module):
         noise = torch.empty(*shape, self.outputs, device=generator.device)
         if self.continuous:
             return noise.normal_(generator=generator)
-        return noise.exponential_(generator=generator).log_().neg_()
+        return noise.uniform_(2**-30, 1, generator=generator).log_().neg_().log_().neg_()
 
     def logits(self, outputs: Tensor) -> Tensor:
         """[..., actions]; of actions of several parts [..., parts, actions], all at once."""

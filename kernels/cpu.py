@@ -254,8 +254,8 @@ class Network(Kernel):
     def play(self, observations: Tensor, state: State, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, State]:
         """As `Policy.play`."""
         rows, (network, _) = len(noise), self.weights()
-        h, c = torch.empty(2, rows, self.lstm.hidden)
-        drawn, (logprobs, values) = torch.empty(rows, dtype=torch.int64), torch.empty(2, rows)
+        h, c = torch.empty(rows, self.lstm.hidden), torch.empty(rows, self.lstm.hidden)
+        drawn, logprobs, values = torch.empty(rows, dtype=torch.int64), torch.empty(rows), torch.empty(rows)
         tensors = [x.float().contiguous() for x in (observations, noise, *state)]
         self.call("network_play", network, rows, *tensors, h, c, drawn, logprobs, values)
         return drawn, logprobs, values, (h, c)

@@ -15,7 +15,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __AVX512BF16__
+#ifdef __AVX512F__
 #include <immintrin.h>
 #endif
 
@@ -111,7 +111,10 @@ INLINE void add_tile(int bfloat16, int rows, int vectors, int depth, const Opera
         for (int v = 0; v < vectors; v++) *at(c + row * c_row + v * WIDE) = sums[row][v];
 }
 
-INLINE int tile_rows(int left) { return left >= ROWS ? ROWS : left >= FEW ? FEW : 1; }
+INLINE int tile_rows(int left) {
+    if (FEW > 1 && left / FEW == 2 && left % FEW < 2) return FEW; // twice, and not single rows after ROWS
+    return left >= ROWS ? ROWS : left >= FEW ? FEW : 1;
+}
 
 // The same for the three numbers of rows, each compiled for itself.
 INLINE void add_tiles(int bfloat16, int rows, int vectors, int depth, const Operand *a, int64_t a_row,
@@ -156,7 +159,11 @@ INLINE Vector choose(Integers which, Vector yes, Vector no) {
 // e^x to two units in the last place: 2^n times a polynomial for -ln 2 / 2 to ln 2 / 2 (Cephes' coefficients).
 INLINE Vector exponential(Vector x) {
     const Vector most = (Vector){0} + 87;
+#ifdef __AVX512F__ // whose maximum is its second argument where that is not a number
+    x = (Vector)_mm512_min_ps((__m512)most, _mm512_max_ps((__m512)-most, (__m512)x));
+#else
     x = choose(x > most, most, choose(x < -most, -most, x));
+#endif
     const Vector n = x * 1.44269504f + 12582912.0f - 12582912.0f; // to the nearest whole number
     const Vector r = x - n * 0.693359375f + n * 2.12194440e-4f;
     Vector p = 1.9875691500e-4f * r + 1.3981999507e-3f;
@@ -164,7 +171,12 @@ INLINE Vector exponential(Vector x) {
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    return (p * r * r + r + 1) * (Vector)((__builtin_convertvector(n, Integers) + 127) << 23);
+    p = p * r * r + r + 1;
+#ifdef __AVX512F__
+    return (Vector)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+    return p * (Vector)((__builtin_convertvector(n, Integers) + 127) << 23);
+#endif
 }
 
 INLINE Vector sigmoid(Vector x) { return 1 / (1 + exponential(-x)); }
