@@ -45,6 +45,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -501,7 +502,7 @@ class Trainer:
             self.advantages = gpu.advantages_triton
         if not on_gpu and (":" not in args.env or build.has_compiler()):  # those of others need no compiler
             self.advantages = cpu.load_advantages()
-            cpu.speed_up_muon(self.optimizer)
+            cpu.speed_up_muon(self.optimizer, partial(self.parallel, phase="update optimizer"))
             try:
                 cpu.speed_up(self.policy, args.precision == "bfloat16")
             except ValueError as error:
@@ -545,16 +546,20 @@ class Trainer:
         kept = not self.args.cuda_graphs  # rounded weights, until the context ends
         return torch.autocast("cuda", torch.bfloat16, cache_enabled=kept) if on else nullcontext()
 
-    def parallel(self, function: Callable, items: Iterable) -> list:
-        """The function of every item, on this thread and others; results in the items' order."""
+    def parallel(self, function: Callable, items: Iterable, phase: str | None = None) -> list:
+        """The function of every item, on this thread and others; results in the items' order. phase: where
+        the profile counts the others' time, unless the function sees to that."""
         items = list(items)
         results, waiting = [None] * len(items), iter(range(len(items)))
 
-        def work() -> None:
-            for i in waiting:  # which threads share: each item goes to one of them
-                results[i] = function(items[i])
+        def work(phase: str | None = None) -> None:
+            profile = Profile()
+            with profile(phase) if phase else nullcontext():
+                for i in waiting:  # which threads share: each item goes to one of them
+                    results[i] = function(items[i])
+            self.profile.add(profile)
 
-        helpers = [self.pool.submit(work) for _ in range(min(self.args.num_threads, len(items)) - 1)]
+        helpers = [self.pool.submit(work, phase) for _ in range(min(self.args.num_threads, len(items)) - 1)]
         work()
         for helper in helpers:
             helper.result()
@@ -740,8 +745,9 @@ class Trainer:
         args, s, profile = self.args, self.segments, Profile()
         if self.policy.network:  # the same as below
             with profile("update backward"):
-                result = self.policy.network.gradients(s, self.old_values, index, advantages, targets, args,
-                                                       samples, self.shard, self.parallel)
+                result = self.policy.network.gradients(
+                    s, self.old_values, index, advantages, targets, args, samples, self.shard,
+                    partial(self.parallel, phase="update backward"))
             self.profile.add(profile)
             return result
         with profile("update copy"):

@@ -50,11 +50,11 @@ def load_advantages() -> Callable[..., tuple[Tensor, Tensor]]:
 
 class MuonStep:
     """`Muon.step` in C: one call, where torch takes longer to begin its many than to do them. Matrices whose
-    sides are both 64 or more torch orthogonalises, for which it is as fast."""
+    sides are both 64 or more torch orthogonalises, for which it is as fast, in `parallel`."""
 
-    def __init__(self, muon: Any):
+    def __init__(self, muon: Any, parallel: Callable):
         library = build.load("network", DECLARATIONS)
-        self.muon, self.lib, self.moved, rows = muon, library.lib, [], []
+        self.muon, self.parallel, self.lib, self.moved, rows = muon, parallel, library.lib, [], []
         self.ffi, pointer = library.ffi, lambda x: pointer_to(library.ffi, x)
         for group, (momenta, *variances) in zip(muon.param_groups, muon.moments, strict=True):
             for i, p in enumerate(group["params"]):
@@ -75,14 +75,15 @@ class MuonStep:
             row.gradient, row.lr = pointer_to(self.ffi, gradient), lr
         betas = settings["beta1"], settings["beta2"], settings["eps"]
         self.lib.muon_step(len(gradients), self.array, *betas, int(muon.steps))
-        for p, lr, update in self.moved:
-            if update is not None:
-                orthogonal = muon.orthogonalize(update, dtype=muon.dtype).view(p.shape)
-                p.addcmul_(orthogonal, lr, value=-math.sqrt(max(1, update.shape[1] / update.shape[2])))
+        large = [moved for moved in self.moved if moved[2] is not None]
+        results = self.parallel(lambda moved: muon.orthogonalize(moved[2], dtype=muon.dtype), large)
+        for (p, lr, update), orthogonal in zip(large, results, strict=True):
+            _, rows, columns = update.shape
+            p.addcmul_(orthogonal.view(p.shape), lr, value=-math.sqrt(max(1, rows / columns)))
         torch.autograd.graph.increment_version([p for p, _, _ in self.moved])
 
 
-def speed_up_muon(muon: Any) -> None:
+def speed_up_muon(muon: Any, parallel: Callable = map) -> None:
     """Has C take an optimizer's steps, unless it has been edited and moves parameters otherwise."""
     if any(p.dtype != torch.float32 or not p.is_contiguous() for g in muon.param_groups for p in g["params"]):
         return
@@ -94,7 +95,7 @@ def speed_up_muon(muon: Any) -> None:
                 parameters = [torch.arange(math.prod(shape)).float().sin().view(shape)
                               for shape in ((7,), (24, 5), (5, 24), (2, 3, 4), (64, 80))]
                 made_up = type(muon)(parameters, 0.1, adam=adam, **settings)
-                step = MuonStep(made_up) if in_c else made_up.step
+                step = MuonStep(made_up, map) if in_c else made_up.step
                 for factor in (1, -3):
                     for p in parameters:
                         p.grad = (factor * p).cos()
@@ -102,7 +103,7 @@ def speed_up_muon(muon: Any) -> None:
                 ends.append(parameters)
             if not all((a - b).abs().max() < 1e-4 for a, b in zip(*ends, strict=True)):
                 return
-        muon.step = MuonStep(muon)
+        muon.step = MuonStep(muon, parallel)
 
 
 def has_bfloat16() -> bool:
