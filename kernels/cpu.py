@@ -1,14 +1,16 @@
-"""Fast bodies of readable functions, in C, for processors: advantages, the LSTM, and the network round it.
+"""Fast bodies of readable functions, in C, for processors: advantages, Muon, the LSTM, the network round it.
 
-Tests hold each to its readable version: `advantages_reference` and `Policy` with `Trainer.gradients` in
-cleanpuffer.py, and `lstm_reference` here. Whoever edits `Policy` or `gradients` need not edit this file: a
-trainer compares `Network` with them before it uses it. Without a compiler torch does the same.
+Tests hold each to its readable version: `advantages_reference`, `Muon.step` and `Policy` with
+`Trainer.gradients` in cleanpuffer.py, and `lstm_reference` here. Whoever edits `Muon`, `Policy` or
+`gradients` need not edit this: a trainer compares `MuonStep` and `Network` with them before it uses them.
+Without a compiler torch does the same.
 """
 
 import ctypes
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,7 +57,7 @@ class MuonStep:
     def __init__(self, muon: Any, parallel: Callable):
         library = build.load("network", DECLARATIONS)
         self.muon, self.parallel, self.lib, self.moved, rows = muon, parallel, library.lib, [], []
-        self.ffi, pointer = library.ffi, lambda x: pointer_to(library.ffi, x)
+        self.pointer = partial(pointer_to, library.ffi)
         for group, (momenta, *variances) in zip(muon.param_groups, muon.moments, strict=True):
             for i, p in enumerate(group["params"]):
                 shape = (p.numel(), 1) if group["adam"] else p.flatten(1).shape
@@ -63,7 +65,7 @@ class MuonStep:
                 update = torch.empty(1, *shape) if large else None
                 tensors = p, momenta[i], variances[0][i] if variances else None, update, None
                 self.moved.append((p, group["lr"], update))
-                rows.append((*shape, 0, *map(pointer, tensors)))
+                rows.append((*shape, 0, *map(self.pointer, tensors)))
         self.array = library.ffi.new("Moved[]", rows)
 
     @torch.no_grad()
@@ -71,8 +73,8 @@ class MuonStep:
         muon, settings = self.muon, self.muon.param_groups[0]
         muon.steps += 1
         gradients = [p.grad.contiguous() for p, _, _ in self.moved]
-        for row, gradient, (_, lr, _) in zip(self.array, gradients, self.moved, strict=True):
-            row.gradient, row.lr = pointer_to(self.ffi, gradient), lr
+        for row, gradient, (p, lr, _) in zip(self.array, gradients, self.moved, strict=True):
+            row.parameter, row.gradient, row.lr = *map(self.pointer, (p, gradient)), lr
         betas = settings["beta1"], settings["beta2"], settings["eps"]
         self.lib.muon_step(len(gradients), self.array, *betas, int(muon.steps))
         large = [moved for moved in self.moved if moved[2] is not None]
