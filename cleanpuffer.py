@@ -28,14 +28,14 @@ import gc
 import os
 import signal
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for an interrupt while starting
 gc.disable()  # for the imports: collections would add a quarter to their time
 # Idle OpenMP threads sleep: spinning ones collapse beside any other busy process. Set before torch comes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-import startup
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for an interrupt while starting
+    import startup
 
-startup.import_torch()
+    startup.import_torch()  # in two thirds of its time
 
 import dataclasses
 import importlib.util
@@ -340,6 +340,7 @@ class Muon:
     """
 
     orthogonalize = staticmethod(orthogonalize)
+    kernel: Callable | None = None  # the same step in C, where a Trainer can use it
 
     def __init__(self, parameters: Iterable, lr: float, beta1=0.95, beta2=0.999, eps=1e-12, adam=False,
                  dtype: torch.dtype | None = None):
@@ -360,6 +361,8 @@ class Muon:
 
     @torch.no_grad()
     def step(self) -> None:
+        if self.kernel:
+            return self.kernel(self)
         self.steps += 1
         for group, (momenta, *variances) in zip(self.param_groups, self.moments, strict=True):
             parameters, lr, beta1, beta2 = group["params"], group["lr"], group["beta1"], group["beta2"]
@@ -502,14 +505,12 @@ class Trainer:
             self.advantages = gpu.advantages_triton
         if not on_gpu and (":" not in args.env or build.has_compiler()):  # those of others need no compiler
             self.advantages = cpu.load_advantages()
-            cpu.speed_up_muon(self.optimizer, partial(self.parallel, phase="update optimizer"))
+            self.optimizer.kernel = cpu.load_muon_step(self.optimizer, self.pool.map)
             try:
                 cpu.speed_up(self.policy, args.precision == "bfloat16")
             except ValueError as error:
                 raise UsageError(f"--precision: {error}") from None
-        least = 1024 if self.policy.network else 2048  # steps in a shard: fewer are handed out too often
-        shard = min(4096, max(least, args.minibatch_size // 4))
-        self.shard = 2**40 if on_gpu else max(1, shard // args.horizon)  # segments
+        self.shard = 2**40  # segments in a shard of a minibatch
         self.generator = torch.Generator(self.device).manual_seed(args.seed)  # of actions and minibatches
         self.profile = Profile()
         self.steps = self.updates = 0
@@ -520,6 +521,9 @@ class Trainer:
         if self.policy.network and not cpu.network_agrees(self):
             say("Policy or gradients() is not what the network in C computes: torch takes over, more slowly")
             self.policy.network = None
+        if not on_gpu:
+            least = 1024 if self.policy.network else 2048  # steps: fewer are handed out too often
+            self.shard = max(1, min(4096, max(least, args.minibatch_size // 4)) // args.horizon)
         self.old_values = torch.zeros_like(self.segments.values)  # of the rollout
         if args.compile:
             self.policy.step = torch.compile(self.policy.step, dynamic=True)
@@ -552,17 +556,23 @@ class Trainer:
         items = list(items)
         results, waiting = [None] * len(items), iter(range(len(items)))
 
-        def work(phase: str | None = None) -> None:
+        def work() -> None:
+            for i in waiting:  # which threads share: each item goes to one of them
+                results[i] = function(items[i])
+
+        def timed() -> None:
             profile = Profile()
-            with profile(phase) if phase else nullcontext():
-                for i in waiting:  # which threads share: each item goes to one of them
-                    results[i] = function(items[i])
+            with profile(phase):
+                work()
             self.profile.add(profile)
 
-        helpers = [self.pool.submit(work, phase) for _ in range(min(self.args.num_threads, len(items)) - 1)]
-        work()
-        for helper in helpers:
-            helper.result()
+        count = min(self.args.num_threads, len(items)) - 1
+        helpers = [self.pool.submit(timed if phase else work) for _ in range(count)]
+        try:
+            work()
+        finally:
+            for helper in helpers:
+                helper.result()
         return results
 
     def average(self, tensors: list[Tensor]) -> list[Tensor]:
@@ -718,18 +728,19 @@ class Trainer:
     def learn(self, index: Tensor, advantages: Tensor, targets: Tensor) -> None:
         """An optimizer step on a minibatch of segments. Refreshes their values and ratios, adds losses."""
         s, profile = self.segments, self.profile
-        shard = len(index) if self.policy.network else self.shard  # the network in C has its own
+        own = self.policy.network and type(self).gradients is Trainer.gradients  # which cut them in C
+        shard = len(index) if own else self.shard
         shards = [slice(i, min(i + shard, len(index))) for i in range(0, len(index), shard)]
         parts = self.parallel(
             lambda i: self.gradients(index[i], advantages[i], targets[i], targets.numel()), shards)
         with profile("update optimizer"):
             first, *rest = (torch.cat([x.flatten() for x in part[0]]) for part in parts)
             [gradient] = self.average([sum(rest, start=first)])  # of all parameters, one after the other
-            norm = gradient.norm()
+            norm = gradient.square().sum().sqrt()
             gradient *= ((self.args.max_grad_norm or math.inf) / (norm + 1e-6)).clamp(max=1)
             sizes = [parameter.numel() for parameter in self.parameters]
-            for parameter, own in zip(self.parameters, gradient.split(sizes), strict=True):
-                parameter.grad = own.view_as(parameter)
+            for parameter, part in zip(self.parameters, gradient.split(sizes), strict=True):
+                parameter.grad = part.view_as(parameter)
             self.optimizer.step()
         with profile("update copy"):
             for i, (_, stats, values, ratios) in zip(shards, parts, strict=True):
@@ -945,4 +956,4 @@ def main(argv: list[str], settings_kind: type = Args, trainer_kind: type = Train
 
 
 if __name__ == "__main__":
-    startup.leave(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

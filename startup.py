@@ -1,15 +1,14 @@
-"""Imports torch in two thirds of its time, and ends a process in none.
+"""Imports torch in two thirds of its time, for a program that trains.
 
 The system takes 0.2 s to load torch's library, while Python waits. Called through ctypes, which lets go of
 Python's lock, a thread does that, and other packages are imported meanwhile.
 
-A third of what Python then does is for compilers alone: which shapes operators give (on the device "meta",
-too), and the export of programs. These come when they are asked for, or a private part of torch that is not
-there yet, as by torch.compile.
+A third of what Python then does is for compilers: the export of programs, and what shapes operators give.
+These come when they are asked for, or a private part of torch that is not there yet, as by torch.compile. But
+tensors on the device "meta" need them, and do not ask: `import torch._meta_registrations` first.
 """
 
 # ruff: noqa: F401
-import atexit
 import ctypes
 import importlib.util
 import os
@@ -20,26 +19,30 @@ from copy import copy
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 LATE = ("torch.export", "torch._meta_registrations")
+WITH_THEM = {"export", "_meta_registrations", "_decomp", "_refs", "_prims"}  # attributes of torch
+PLUGINS = "TORCH_DEVICE_BACKEND_AUTOLOAD"  # 0 keeps torch from importing plugins
 
 
 class Late:
-    """A finder of modules, as Python asks them: it imports the late ones before what may need them, and gives
-    what has come with them."""
+    """A finder of modules, as Python asks them: it imports the late ones before what may need them. What is
+    asked for may have come with them; Python would run it once more, if it were not given as it is."""
+
+    done, spec = False, None
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if not name.startswith(("torch._", "torch.export")):
+        if cls.done or not name.startswith(("torch._", "torch.export")):
             return None
-        sys.meta_path.remove(cls)
+        cls.done = True
         for late in LATE:
             importlib.import_module(late)
         if name not in sys.modules:
             return None
         module = sys.modules[name]
-        module.__spec__ = copy(module.__spec__)
+        cls.spec, module.__spec__ = module.__spec__, copy(module.__spec__)
         module.__spec__.loader = cls
         return module.__spec__
 
@@ -47,9 +50,9 @@ class Late:
     def create_module(spec: ModuleSpec) -> ModuleType:
         return sys.modules[spec.name]
 
-    @staticmethod
-    def exec_module(module: ModuleType) -> None:
-        pass
+    @classmethod
+    def exec_module(cls, module: ModuleType) -> None:
+        module.__spec__ = cls.spec
 
 
 def load_library() -> None:
@@ -78,22 +81,24 @@ def import_torch() -> None:
     import gymnasium.vector
     import tyro
 
+    if "torch" in sys.modules:
+        return
+    plugins = os.environ.get(PLUGINS)
+    os.environ[PLUGINS] = "0"  # until all is there
     sys.modules |= {name: ModuleType(name) for name in LATE}
-    import torch
-
+    try:
+        import torch
+    finally:
+        for name in LATE:
+            del sys.modules[name]
+        del os.environ[PLUGINS]
+    if plugins is not None:
+        os.environ[PLUGINS] = plugins
     for name in LATE:
-        del sys.modules[name]
         delattr(torch, name.removeprefix("torch."))
-        torch._lazy_modules.add(name.removeprefix("torch."))  # which an attribute of torch may mean
+    torch._lazy_modules.update(WITH_THEM)
     if hasattr(torch._C, "_set_generator_metaclass"):  # which they would do, and generators ask for
         torch._C._set_generator_metaclass(torch._opaque_base.OpaqueBaseMeta)
     sys.meta_path.insert(0, Late)
-
-
-def leave(code: int) -> NoReturn:
-    """sys.exit, without a tenth of a second in which Python and torch are taken to pieces."""
-    atexit._run_exitfuncs()
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # which may be closed
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)
+    if plugins in (None, "1"):
+        torch._import_device_backends()

@@ -2,7 +2,7 @@
 
 Tests hold each to its readable version: `advantages_reference`, `Muon.step` and `Policy` with
 `Trainer.gradients` in cleanpuffer.py, and `lstm_reference` here. Whoever edits `Muon`, `Policy` or
-`gradients` need not edit this: a trainer compares `MuonStep` and `Network` with them before it uses them.
+`gradients` need not edit this: a trainer compares `muon_step` and `Network` with them before it uses them.
 Without a compiler torch does the same.
 """
 
@@ -50,62 +50,56 @@ def load_advantages() -> Callable[..., tuple[Tensor, Tensor]]:
     return advantages_c
 
 
-class MuonStep:
+@torch.no_grad()
+def muon_step(library: Any, parallel: Callable, muon: Any) -> None:
     """`Muon.step` in C: one call, where torch takes longer to begin its many than to do them. Matrices whose
-    sides are both 64 or more torch orthogonalises, for which it is as fast, in `parallel`."""
-
-    def __init__(self, muon: Any, parallel: Callable):
-        library = build.load("network", DECLARATIONS)
-        self.muon, self.parallel, self.lib, self.moved, rows = muon, parallel, library.lib, [], []
-        self.pointer = partial(pointer_to, library.ffi)
-        for group, (momenta, *variances) in zip(muon.param_groups, muon.moments, strict=True):
-            for i, p in enumerate(group["params"]):
-                shape = (p.numel(), 1) if group["adam"] else p.flatten(1).shape
-                large = min(shape) >= 64 and not group["adam"]
-                update = torch.empty(1, *shape) if large else None
-                tensors = p, momenta[i], variances[0][i] if variances else None, update, None
-                self.moved.append((p, group["lr"], update))
-                rows.append((*shape, 0, *map(self.pointer, tensors)))
-        self.array = library.ffi.new("Moved[]", rows)
-
-    @torch.no_grad()
-    def __call__(self) -> None:
-        muon, settings = self.muon, self.muon.param_groups[0]
-        muon.steps += 1
-        gradients = [p.grad.contiguous() for p, _, _ in self.moved]
-        for row, gradient, (p, lr, _) in zip(self.array, gradients, self.moved, strict=True):
-            row.parameter, row.gradient, row.lr = *map(self.pointer, (p, gradient)), lr
-        betas = settings["beta1"], settings["beta2"], settings["eps"]
-        self.lib.muon_step(len(gradients), self.array, *betas, int(muon.steps))
-        large = [moved for moved in self.moved if moved[2] is not None]
-        results = self.parallel(lambda moved: muon.orthogonalize(moved[2], dtype=muon.dtype), large)
-        for (p, lr, update), orthogonal in zip(large, results, strict=True):
-            _, rows, columns = update.shape
-            p.addcmul_(orthogonal.view(p.shape), lr, value=-math.sqrt(max(1, rows / columns)))
-        torch.autograd.graph.increment_version([p for p, _, _ in self.moved])
+    sides are both 64 or more torch orthogonalises, for which it is as fast; parallel is a `map` for them."""
+    muon.steps += 1
+    moved, large, tensors = [], [], []
+    for group, moments in zip(muon.param_groups, muon.moments, strict=True):
+        numbers = float(group["lr"]), group["beta1"], group["beta2"], group["eps"]
+        for p, momentum, *variance in zip(group["params"], *moments, strict=True):
+            shape, update = (p.numel(), 1) if group["adam"] else p.flatten(1).shape, None
+            if min(shape) >= 64 and not group["adam"]:
+                update = torch.empty(1, *shape)
+                large.append((p, group["lr"], update))
+            tensors.append((p, p.grad.contiguous(), momentum, *(variance or [None]), update))  # kept for C
+            moved.append((*shape, *numbers, *(pointer_to(library.ffi, x) for x in tensors[-1])))
+    library.lib.muon_step(len(moved), library.ffi.new("Moved[]", moved), int(muon.steps))
+    results = parallel(lambda matrix: muon.orthogonalize(matrix[2], dtype=muon.dtype), large)
+    for (p, lr, update), orthogonal in zip(large, results, strict=True):
+        _, rows, columns = update.shape
+        p.addcmul_(orthogonal.view(p.shape), lr, value=-math.sqrt(max(1, rows / columns)))
+    torch.autograd.graph.increment_version([p for p, *_ in tensors])
 
 
-def speed_up_muon(muon: Any, parallel: Callable = map) -> None:
-    """Has C take an optimizer's steps, unless it has been edited and moves parameters otherwise."""
+def load_muon_step(muon: Any, parallel: Callable = map) -> Callable[[Any], None] | None:
+    """`muon_step`, or None where parameters are not contiguous float32 ones, or the optimizer has been edited
+    and moves them otherwise."""
     if any(p.dtype != torch.float32 or not p.is_contiguous() for g in muon.param_groups for p in g["params"]):
-        return
-    settings = {name: muon.param_groups[0][name] for name in ("beta1", "beta2", "eps")}
-    with suppress(RuntimeError, ValueError, TypeError, AttributeError):  # of one that works otherwise
+        return None
+    step_in_c = partial(muon_step, build.load("network", DECLARATIONS), parallel)
+    generator, same = torch.Generator().manual_seed(0), True
+    try:
+        settings = {name: muon.param_groups[0][name] for name in ("beta1", "beta2", "eps")}
         for adam in (False, True):
+            shapes = (7,), (24, 5), (5, 24), (2, 3, 4), (64, 80)
+            first = [torch.randn(shape, generator=generator) for shape in shapes]
+            steps = [[g * torch.randn(p.shape, generator=generator) for p in first] for g in (1e3, 0.1, 1, 0)]
             ends = []
-            for in_c in (False, True):
-                parameters = [torch.arange(math.prod(shape)).float().sin().view(shape)
-                              for shape in ((7,), (24, 5), (5, 24), (2, 3, 4), (64, 80))]
+            for step in (type(muon).step, step_in_c):
+                parameters = [p.clone() for p in first]
+                parameters[1].lr_factor = 0.5
                 made_up = type(muon)(parameters, 0.1, adam=adam, **settings)
-                step = MuonStep(made_up, map) if in_c else made_up.step
-                for factor in (1, -3):
-                    for p in parameters:
-                        p.grad = (factor * p).cos()
-                    step()
+                for gradients in steps:
+                    for p, gradient in zip(parameters, gradients, strict=True):
+                        p.grad = gradient
+                    step(made_up)
                 ends.append(parameters)
-            if not all((a - b).abs().max() < 1e-4 for a, b in zip(*ends, strict=True)):
-                return
-        muon.step = MuonStep(muon, parallel)
+            same &= all((a - b).abs().max() < 1e-5 for a, b in zip(*ends, strict=True))
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError):  # of one that works otherwise
+        same = False
+    return step_in_c if same else None
 
 
 def has_bfloat16() -> bool:
@@ -202,6 +196,7 @@ class LSTM(Kernel):
         return packed, weights
 
     def room(self) -> tuple[Tensor, Tensor]:
+        """For what lstm_arrange gives."""
         rows, wide = 4 * self.hidden, self.inputs + self.hidden
         return torch.empty(rows * (wide + 1)), torch.empty(rows // (1 + self.bfloat16), wide)
 
@@ -382,9 +377,10 @@ typedef struct {
 } Parameters;
 typedef struct {
     int rows, columns;
-    float lr;
-    float *parameter, *momentum, *variance, *update;
+    double lr, beta1, beta2, eps;
+    float *parameter;
     const float *gradient;
+    float *momentum, *variance, *update;
 } Moved;
 typedef struct {
     int rows, horizon;
@@ -408,5 +404,5 @@ void network_play(const Network *, int rows, const float *observations, const fl
                   float *logprobs, float *values);
 void network_gradients(const Network *, const Samples *, int begin, int end, float *dencoder, float *dweights,
                        float *dbias, float *dhead, double *stats);
-void muon_step(int count, const Moved *, double beta1, double beta2, double eps, int steps);
+void muon_step(int count, const Moved *, int steps);
 """

@@ -572,16 +572,17 @@ static void orthogonalize(int rows, int columns, float *x) {
 // orthogonalised elsewhere.
 typedef struct Moved {
     int rows, columns;
-    float lr;
-    float *parameter, *momentum, *variance, *update;
+    double lr, beta1, beta2, eps;
+    float *parameter;
     const float *gradient;
+    float *momentum, *variance, *update;
 } Moved;
 
 // `Muon.step` of parameters [count], the steps-th; but large matrices stay where they are, and their update is given.
-static void muon_step(int count, const Moved *moved, double beta1, double beta2, double eps, int steps) {
-    const float rest1 = 1 - beta1, rest2 = 1 - beta2, unbias1 = 1 - pow(beta1, steps);
-    const float unbias2 = 1 - pow(beta2, steps), ahead = beta1, least = eps;
+static void muon_step(int count, const Moved *moved, int steps) {
     for (const Moved *of = moved; of < moved + count; of++) {
+        const float lr = of->lr, ahead = of->beta1, rest1 = 1 - of->beta1, rest2 = 1 - of->beta2;
+        const float unbias1 = 1 - pow(of->beta1, steps), unbias2 = 1 - pow(of->beta2, steps), eps = of->eps;
         const int rows = of->rows, columns = of->columns, tall = rows >= columns;
         const int few = ((tall ? columns : rows) + 15) / 16 * 16;
         const int64_t size = (int64_t)rows * columns;
@@ -591,7 +592,7 @@ static void muon_step(int count, const Moved *moved, double beta1, double beta2,
         if (variance) {
             for (int64_t i = 0; i < size; i++) {
                 variance[i] += rest2 * (gradient[i] * gradient[i] - variance[i]);
-                parameter[i] -= of->lr / unbias1 * momentum[i] / (sqrtf(variance[i] / unbias2) + least);
+                parameter[i] -= lr / unbias1 * momentum[i] / (sqrtf(variance[i] / unbias2) + eps);
             }
             continue;
         }
@@ -600,7 +601,7 @@ static void muon_step(int count, const Moved *moved, double beta1, double beta2,
                                  : tall     ? few
                                             : 1,
                       column_step = of->update || tall ? 1 : few;
-        const float factor = of->lr * (tall ? sqrtf((float)rows / columns) : 1);
+        const float factor = lr * (tall ? sqrtf((float)rows / columns) : 1);
         for (int64_t row = 0; row < rows; row++)
             for (int64_t j = 0; j < columns; j++, gradient++, momentum++)
                 x[row * row_step + j * column_step] = *gradient + ahead * (*momentum - *gradient);

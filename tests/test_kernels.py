@@ -275,8 +275,8 @@ def make_muons(adam: bool) -> tuple[cleanpuffer.Muon, cleanpuffer.Muon]:
         parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
         parameters[1].lr_factor = 0.5
         muons.append(cleanpuffer.Muon(parameters, 0.1, beta1=0.9, beta2=0.99, eps=1e-6, adam=adam))
-    cpu.speed_up_muon(muons[1])
-    assert isinstance(muons[1].step, cpu.MuonStep)
+    muons[1].kernel = cpu.load_muon_step(muons[1])
+    assert muons[1].kernel
     return tuple(muons)
 
 
@@ -290,20 +290,22 @@ def test_muon_in_c(adam):
     goes on from what the other saved; a gradient of zeros moves nothing by itself."""
     torch.manual_seed(1)
     muons = make_muons(adam)
-    for step in range(4):
-        gradients = [torch.randn(p.shape) * (step < 3) for p in parameters_of(muons[0])]
+    for turn in range(4):
+        gradients = [torch.randn(p.shape) * (turn < 3) for p in parameters_of(muons[0])]
         for muon in muons:
             for p, gradient in zip(parameters_of(muon), gradients, strict=True):
                 p.grad = gradient.mT.contiguous().mT if gradient.ndim > 1 else gradient
             for group in muon.param_groups:
-                group["lr"].fill_(group["initial_lr"] / (1 + step))
+                group["lr"] = group["initial_lr"] / torch.tensor(1.0 + turn)
             versions = [p._version for p in parameters_of(muon)]
             muon.step()
             assert all(p._version > v for p, v in zip(parameters_of(muon), versions, strict=True))
         for expected, p in zip(*map(parameters_of, muons), strict=True):
             torch.testing.assert_close(p, expected, rtol=0, atol=2e-5)
-        if step == 1:
-            muons[1].load_state_dict(muons[0].state_dict())
+        if turn == 1:
+            muons[1].moments = [[[x.clone() for x in part] for part in of] for of in muons[0].moments]
+            for muon in muons:
+                muon.param_groups[-1]["beta1"] = 0.5
     muon = make_muons(adam)[1]
     before = [p.clone() for p in parameters_of(muon)]
     for p in parameters_of(muon):
@@ -326,6 +328,9 @@ def test_muon_in_c_does_not_lose_what_is_not_finite(bad):
 def test_an_edited_muon_is_what_counts(monkeypatch):
     """Whatever was edited: the iteration, also where it treats wide matrices alone otherwise, or the step."""
     orthogonalize, step = cleanpuffer.orthogonalize, cleanpuffer.Muon.step
+    renamed = make_muons(False)[0]
+    for group in renamed.param_groups:
+        group["first"] = group.pop("beta1")
 
     def longer(matrices, steps=5, dtype=None):
         return orthogonalize(matrices, steps + 1, dtype)
@@ -335,18 +340,23 @@ def test_an_edited_muon_is_what_counts(monkeypatch):
 
     def decay(self):
         for group in self.param_groups:
-            torch._foreach_mul_(group["params"], 0.99)
+            torch._foreach_mul_(group["params"], 1 - 1e-4 * group["lr"])
+        step(self)
+
+    def clipped(self):
+        for p in parameters_of(self):
+            p.grad = p.grad.clamp(-10, 10)
         step(self)
 
     def in_c():
-        return isinstance(make_trainer().optimizer.step, cpu.MuonStep)
+        return bool(make_trainer().optimizer.kernel)
 
     assert in_c()
     for edit in (longer, wide):
         monkeypatch.setattr(cleanpuffer.Muon, "orthogonalize", staticmethod(edit))
         assert not in_c()
     monkeypatch.setattr(cleanpuffer.Muon, "orthogonalize", staticmethod(orthogonalize))
-    monkeypatch.setattr(cleanpuffer.Muon, "step", decay)
-    assert not in_c()
-    monkeypatch.setattr(cleanpuffer.Muon, "step", lambda self, closure: None)
-    assert not in_c()
+    for edit in (decay, clipped, lambda self, closure: None):
+        monkeypatch.setattr(cleanpuffer.Muon, "step", edit)
+        assert not in_c()
+    assert cpu.load_muon_step(renamed) is None

@@ -8,7 +8,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 START = """
-import sys, cleanpuffer, torch
+import sys, startup
+startup.import_torch()
+import cleanpuffer, torch
 late = ("torch.export", "torch._meta_registrations")
 assert not any(name in sys.modules for name in late)
 """
