@@ -544,27 +544,34 @@ static void network_gradients(const Network *net, const Samples *whole, int begi
     free(memory);
 }
 
-// `orthogonalize` in cleanpuffer.py, in place, of a matrix x [rows, columns] that has no fewer rows than columns; columns
-// are a multiple of WIDE, and what is zero there stays so.
+// `orthogonalize` in cleanpuffer.py, in place, of a matrix x [rows, columns]. It iterates on y [many, wide]: x with its
+// longer side first, and zeros, which stay so, up to a multiple of 16 columns.
 static void orthogonalize(int rows, int columns, float *x) {
     const float a = 3.4445f, b = -4.7750f, c = 2.0315f;
-    const int64_t size = (int64_t)rows * columns, square = (int64_t)columns * columns;
-    float *memory = malloc((size + 3 * square + 64) * sizeof *memory), *room = memory;
-    float *last = take(&room, size), *gram = take(&room, square), *scaled = take(&room, square);
-    float *sum = take(&room, square);
+    const int tall = rows >= columns, many = tall ? rows : columns,
+              wide = ((tall ? columns : rows) + 15) / 16 * 16;
+    const int64_t size = (int64_t)many * wide, square = (int64_t)wide * wide;
+    float *memory = malloc((2 * size + 3 * square + 64) * sizeof *memory), *room = memory;
+    float *y = take(&room, size), *last = take(&room, size), *gram = take(&room, square);
+    float *scaled = take(&room, square), *sum = take(&room, square);
     double squares = 0;
-    for (int64_t i = 0; i < size; i++) squares += (double)x[i] * x[i];
+    for (int64_t i = 0; i < (int64_t)rows * columns; i++) squares += (double)x[i] * x[i];
     const float norm = sqrt(squares), scale = 1 / (norm < 1e-7f ? 1e-7f : norm);
-    for (int64_t i = 0; i < size; i++) x[i] *= scale;
+    memset(y, 0, size * sizeof *y);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j++)
+            y[tall ? i * wide + j : j * wide + i] = scale * x[i * columns + j];
     for (int step = 0; step < 5; step++) {
-        memcpy(last, x, size * sizeof *x);
+        memcpy(last, y, size * sizeof *y);
         memset(gram, 0, square * sizeof *gram);
-        add_product(0, columns, columns, rows, x, 1, columns, last, columns, gram, columns);
+        add_product(0, wide, wide, many, y, 1, wide, last, wide, gram, wide);
         for (int64_t i = 0; i < square; i++) sum[i] = b * gram[i], scaled[i] = c * gram[i];
-        add_product(0, columns, columns, columns, scaled, columns, 1, gram, columns, sum, columns);
-        for (int64_t i = 0; i < size; i++) x[i] *= a;
-        add_product(0, rows, columns, columns, last, columns, 1, sum, columns, x, columns);
+        add_product(0, wide, wide, wide, scaled, wide, 1, gram, wide, sum, wide);
+        for (int64_t i = 0; i < size; i++) y[i] *= a;
+        add_product(0, many, wide, wide, last, wide, 1, sum, wide, y, wide);
     }
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j++) x[i * columns + j] = y[tall ? i * wide + j : j * wide + i];
     free(memory);
 }
 
@@ -583,9 +590,7 @@ static void muon_step(int count, const Moved *moved, int steps) {
     for (const Moved *of = moved; of < moved + count; of++) {
         const float lr = of->lr, ahead = of->beta1, rest1 = 1 - of->beta1, rest2 = 1 - of->beta2;
         const float unbias1 = 1 - pow(of->beta1, steps), unbias2 = 1 - pow(of->beta2, steps), eps = of->eps;
-        const int rows = of->rows, columns = of->columns, tall = rows >= columns;
-        const int few = ((tall ? columns : rows) + 15) / 16 * 16;
-        const int64_t size = (int64_t)rows * columns;
+        const int64_t size = (int64_t)of->rows * of->columns;
         const float *gradient = of->gradient;
         float *parameter = of->parameter, *momentum = of->momentum, *variance = of->variance;
         for (int64_t i = 0; i < size; i++) momentum[i] += rest1 * (gradient[i] - momentum[i]);
@@ -596,21 +601,13 @@ static void muon_step(int count, const Moved *moved, int steps) {
             }
             continue;
         }
-        float *x = of->update ? of->update : calloc((int64_t)(tall ? rows : columns) * few, sizeof *x);
-        const int64_t row_step = of->update ? columns
-                                 : tall     ? few
-                                            : 1,
-                      column_step = of->update || tall ? 1 : few;
-        const float factor = lr * (tall ? sqrtf((float)rows / columns) : 1);
-        for (int64_t row = 0; row < rows; row++)
-            for (int64_t j = 0; j < columns; j++, gradient++, momentum++)
-                x[row * row_step + j * column_step] = *gradient + ahead * (*momentum - *gradient);
+        float *update = of->update ? of->update : malloc(size * sizeof *update);
+        for (int64_t i = 0; i < size; i++) update[i] = gradient[i] + ahead * (momentum[i] - gradient[i]);
         if (of->update) continue;
-        orthogonalize(tall ? rows : columns, few, x);
-        for (int64_t row = 0; row < rows; row++)
-            for (int64_t j = 0; j < columns; j++)
-                *parameter++ -= factor * x[row * row_step + j * column_step];
-        free(x);
+        const float factor = lr * sqrtf(of->rows > of->columns ? (float)of->rows / of->columns : 1);
+        orthogonalize(of->rows, of->columns, update);
+        for (int64_t i = 0; i < size; i++) parameter[i] -= factor * update[i];
+        free(update);
     }
 }
 
