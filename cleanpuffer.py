@@ -526,6 +526,7 @@ class Trainer:
             self.shard = max(1, min(4096, max(least, args.minibatch_size // 4)) // args.horizon)
         self.old_values = torch.zeros_like(self.segments.values)  # of the rollout
         if args.compile:
+            cpu.Kernel.__call__ = torch.compiler.disable(cpu.Kernel.__call__)  # which is compiled already
             self.policy.step = torch.compile(self.policy.step, dynamic=True)
             self.policy.forward = torch.compile(self.policy.forward, dynamic=True)
         self.play = [self.policy.play] * args.groups
