@@ -729,8 +729,9 @@ class Trainer:
     def learn(self, index: Tensor, advantages: Tensor, targets: Tensor) -> None:
         """An optimizer step on a minibatch of segments. Refreshes their values and ratios, adds losses."""
         s, profile = self.segments, self.profile
-        own = self.policy.network and type(self).gradients is Trainer.gradients  # which cut them in C
-        shard = len(index) if own else self.shard
+        # The network in C cuts its minibatch itself; gradients() of others are to be given shards.
+        whole = self.policy.network and type(self).gradients is Trainer.gradients
+        shard = len(index) if whole else self.shard
         shards = [slice(i, min(i + shard, len(index))) for i in range(0, len(index), shard)]
         parts = self.parallel(
             lambda i: self.gradients(index[i], advantages[i], targets[i], targets.numel()), shards)

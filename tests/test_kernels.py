@@ -286,8 +286,8 @@ def parameters_of(muon: cleanpuffer.Muon) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("adam", [False, True])
 def test_muon_in_c(adam):
-    """Moves parameters to the same places, with gradients that are not contiguous and rates that change, and
-    goes on from what the other saved; a gradient of zeros moves nothing by itself."""
+    """Moves parameters to the same places, with gradients that are not contiguous and with rates, moments and
+    betas that are replaced in between; a gradient of zeros moves nothing by itself."""
     torch.manual_seed(1)
     muons = make_muons(adam)
     for turn in range(4):

@@ -3,6 +3,8 @@
 import itertools
 import math
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -389,6 +391,42 @@ def test_shards_give_the_minibatch_gradient():
         trainer.update()
         results.append(torch.cat([p.detach().flatten() for p in trainer.parameters]))
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+def test_overridden_gradients_are_given_shards():
+    """Also where the network in C would cut a minibatch itself; what is learned is the same."""
+    results, given = [], []
+
+    class Counting(Trainer):
+        def gradients(self, index, *rest):
+            given.append(len(index))
+            return super().gradients(index, *rest)
+
+    for kind in (Trainer, Counting):
+        trainer = kind(make_trainer(minibatch_size=256).args)
+        trainer.shard = 3
+        assert trainer.policy.network
+        given.clear()  # of the comparison at the start
+        trainer.collect()
+        trainer.update()
+        results.append(torch.cat([p.detach().flatten() for p in trainer.parameters]))
+    assert given and max(given) == 3
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+def test_parallel_waits_for_all_before_it_raises():
+    """What others still do would write where nothing is any more."""
+    trainer, done = make_trainer(num_threads=2), []
+
+    def work(item):
+        if threading.current_thread() is threading.main_thread():
+            raise ZeroDivisionError
+        time.sleep(0.2)
+        done.append(item)
+
+    with pytest.raises(ZeroDivisionError):
+        trainer.parallel(work, range(2))
+    assert len(done) == 1
 
 
 @pytest.mark.parametrize("alpha, beta0, progress, beta", [(1.0, 1.0, 0.0, 1.0), (0.5, 0.2, 0.5, 0.6)])
