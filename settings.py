@@ -144,7 +144,10 @@ def parse_tokens(args: Any, tokens: list[str], origin: str) -> Any:
         unknown = message.split(": ")[1].split(",")[0].split("=")[0]
         names = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(args)]
         names += [f"--env-config.{knob}" for knob in args.env_config]
-        near = difflib.get_close_matches(unknown.replace("_", "-"), names, 2)
+        typed = unknown.replace("_", "-")
+        # By initials, as in --lr, or by spelling.
+        near = [name for name in names if "".join(part[0] for part in name[2:].split("-")) == typed[2:]]
+        near = near or difflib.get_close_matches(typed, names, 2)
         hint = f"is it {' or '.join(near)}?" if near else "--help lists them all"
         message = f"unknown argument {unknown}: {hint}"
     raise UsageError(origin + message)

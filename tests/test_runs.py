@@ -453,3 +453,12 @@ def test_a_resumed_continuous_run_ends_in_the_same_bits(tmp_path):
     run("--resume", parts, "--total-timesteps", 20_000)
     ours, theirs = (torch.load(folder / "model.pt") for folder in (whole, parts))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(
+    "typed, meant",
+    [("--lr", "is it --learning-rate?"), ("--num_env", "--num-envs"), ("--xyzzy", "--help lists them all")],
+)
+def test_a_mistyped_name_has_a_hint(typed, meant):
+    _, errors = run("--env", "bandit", typed, 1, code=2)
+    assert len(errors.splitlines()) == 1 and meant in errors
