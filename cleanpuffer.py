@@ -505,7 +505,7 @@ class Trainer:
             self.advantages = gpu.advantages_triton
         if not on_gpu and (":" not in args.env or build.has_compiler()):  # those of others need no compiler
             self.advantages = cpu.load_advantages()
-            self.optimizer.kernel = cpu.load_muon_step(self.optimizer, self.pool.map)
+            self.optimizer.kernel = cpu.load_muon_step(self.optimizer, self.parallel)
             try:
                 cpu.speed_up(self.policy, args.precision == "bfloat16")
             except ValueError as error:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -53,23 +54,25 @@ def load_advantages() -> Callable[..., tuple[Tensor, Tensor]]:
 @torch.no_grad()
 def muon_step(library: Any, parallel: Callable, muon: Any) -> None:
     """`Muon.step` in C: one call, where torch takes longer to begin its many than to do them. Matrices whose
-    sides are both 64 or more torch orthogonalises, for which it is as fast; parallel is a `map` for them."""
+    sides are both 64 or more are orthogonalised each by itself; parallel is a `map` for them."""
     muon.steps += 1
+    bfloat16 = muon.dtype == torch.bfloat16 and library.lib.lstm_has_bfloat16()
     moved, large, tensors = [], [], []
     for group, moments in zip(muon.param_groups, muon.moments, strict=True):
         numbers = float(group["lr"]), group["beta1"], group["beta2"], group["eps"]
         for p, momentum, *variance in zip(group["params"], *moments, strict=True):
             shape, update = (p.numel(), 1) if group["adam"] else p.flatten(1).shape, None
             if min(shape) >= 64 and not group["adam"]:
-                update = torch.empty(1, *shape)
+                update = torch.empty(shape)
                 large.append((p, group["lr"], update))
             tensors.append((p, p.grad.contiguous(), momentum, *(variance or [None]), update))  # kept for C
             moved.append((*shape, *numbers, *(pointer_to(library.ffi, x) for x in tensors[-1])))
     library.lib.muon_step(len(moved), library.ffi.new("Moved[]", moved), int(muon.steps))
-    results = parallel(lambda matrix: muon.orthogonalize(matrix[2], dtype=muon.dtype), large)
-    for (p, lr, update), orthogonal in zip(large, results, strict=True):
-        _, rows, columns = update.shape
-        p.addcmul_(orthogonal.view(p.shape), lr, value=-math.sqrt(max(1, rows / columns)))
+    calls = [(bfloat16, *update.shape, pointer_to(library.ffi, update)) for *_, update in large]
+    list(parallel(lambda call: library.lib.orthogonalize(*call), calls))
+    for p, lr, update in large:
+        rows, columns = update.shape
+        p.addcmul_(update.view(p.shape), lr, value=-math.sqrt(max(1, rows / columns)))
     torch.autograd.graph.increment_version([p for p, *_ in tensors])
 
 
@@ -205,23 +208,29 @@ class LSTM(Kernel):
         horizon, rows = x.shape[:2]
         c, h = torch.empty(2, horizon, rows, self.hidden)
         gates = torch.empty(horizon, rows, 4 * self.hidden) if keep else None
-        z = torch.empty(rows * horizon + 1, self.inputs + self.hidden)  # with room to pair an odd row
+        wide = self.inputs + self.hidden
+        z = torch.empty(horizon, self.paired(rows), wide) if keep or not self.bfloat16 else None
         packed, weights = self.weights(anew=keep)
-        self.call("lstm_forward", self.sizes(rows, horizon), x, h_first, c_first, packed, z, gates, c, h)
+        self.call("lstm_forward", self.sizes(rows, horizon), x, h_first, c_first, packed, z,
+                  torch.empty(rows, wide), gates, c, h)
         return h.transpose(0, 1), (h[-1], c[-1]), (weights, c_first, z, gates, c)
+
+    def paired(self, rows: int) -> int:
+        """How many operands are summed over rows."""
+        return (rows + 1) // 2 if self.bfloat16 else rows
 
     def backward(self, dh: Tensor, dh_last: Tensor, dc_last: Tensor, weights: Tensor, c_first: Tensor,
                  z: Tensor, gates: Tensor, c: Tensor) -> tuple:
         """From gradients by what `forward` gave, those by x, the first state and the parameters."""
-        (rows, horizon), wide = dh.shape[:2], z.shape[1]
+        (rows, horizon), wide = dh.shape[:2], z.shape[2]
         gates = gates.clone()  # which C overwrites; retain_graph asks for them again
         dh, dc = dh.transpose(0, 1).clone(memory_format=torch.contiguous_format), dc_last.contiguous().clone()
         dh[-1] += dh_last
-        dgates = torch.empty(rows * horizon + 1, 4 * self.hidden) if self.bfloat16 else gates
+        dgates = torch.empty(horizon, self.paired(rows), 4 * self.hidden) if self.bfloat16 else gates
         dz = torch.zeros(horizon, rows, wide)
         dweights, dbias = torch.zeros(4 * self.hidden, wide), torch.zeros(4 * self.hidden)
-        self.call("lstm_backward", self.sizes(rows, horizon), c_first, weights, z, c, dh, gates, dgates, dc,
-                  dz, dweights, dbias)
+        self.call("lstm_backward", self.sizes(rows, horizon), c_first, weights, z, c, dh, gates, dgates,
+                  torch.empty(rows, 4 * self.hidden), dc, dz, dweights, dbias)
         dx, dh_first = dz[..., : self.inputs].transpose(0, 1), dz[0, :, self.inputs :]
         return dx, dh_first, dc, dweights[:, : self.inputs], dweights[:, self.inputs :], dbias, dbias
 
@@ -260,18 +269,25 @@ class Network(Kernel):
 
     def gradients(self, s: Any, old_values: Tensor, index: Tensor, advantages: Tensor, targets: Tensor,
                   args: Any, count: int, shard: int, parallel: Callable) -> tuple:
-        """As `Trainer.gradients`, of the segments s, in shards of so many that may be done in parallel."""
+        """As `Trainer.gradients`, of the segments s, in shards of so many that may be done in parallel. What
+        was drawn more than once is computed once, and counts so many times."""
         network, _ = self.weights(anew=True)
-        rows, hidden, inputs = len(index), self.lstm.hidden, self.numbers
+        hidden, inputs, drawn = self.lstm.hidden, self.numbers, torch.arange(len(index))
+        unique, which, times = index.unique(return_inverse=True, return_counts=True)
+        one = torch.empty_like(unique).scatter_(0, which, drawn)  # of each segment, one of its draws
+        if not all(x[one][which].equal(x) for x in (advantages, targets)):  # not what update() draws
+            unique, which, times, one = index, drawn, torch.ones_like(index), drawn
+        index, advantages, targets, rows = unique, advantages[one], targets[one], len(unique)
         values, ratios = torch.empty(2, *advantages.shape)
         tensors = [index, s.actions, s.observations[index].float(), advantages, targets, s.logprobs]
-        tensors = [x.contiguous() for x in (*tensors, old_values, s.valid, s.h, s.c)]
+        tensors = [x.contiguous() for x in (*tensors, old_values, s.valid, s.h, s.c, times.float())]
         coefficients = args.clip_coef, args.vf_coef, args.vf_clip_coef, args.ent_coef, count
         pointers = map(self.pointer, (*tensors, values, ratios))
         samples = self.ffi.new("Samples *", (*advantages.shape, *pointers, *coefficients))
         shapes = (1 + inputs, hidden), (4 * hidden, 2 * hidden), (4 * hidden,), (1 + hidden, self.columns)
         sizes = [math.prod(shape) for shape in shapes]
-        shards = [(begin, min(begin + shard, rows)) for begin in range(0, rows, shard)]
+        ends = [rows * i // -(-rows // shard) for i in range(-(-rows // shard) + 1)]
+        shards = [*pairwise(ends)]
         sums = torch.zeros(len(shards), sum(sizes))
         stats = self.ffi.new("double[]", 5 * len(shards))
         calls = [(network, samples, *shards[i], *map(self.pointer, sums[i].split(sizes)), stats + 5 * i)
@@ -284,7 +300,7 @@ class Network(Kernel):
         gradients = [dencoder[1:].T * self.policy.scale, dencoder[0], dweights[:, :hidden]]
         gradients += [dweights[:, hidden:], dbias, dbias, actor[1:].T, actor[0], critic[1:].unsqueeze(0)]
         gradients.append(critic[:1])
-        return gradients, torch.tensor([*stats]).view(-1, 5).sum(0) / count, values, ratios
+        return gradients, torch.tensor([*stats]).view(-1, 5).sum(0) / count, values[which], ratios[which]
 
 
 def speed_up(policy: Any, bfloat16: bool) -> None:
@@ -385,7 +401,7 @@ typedef struct {
 typedef struct {
     int rows, horizon;
     const int64_t *index, *actions;
-    const float *observations, *advantages, *targets, *logprobs, *old_values, *valid, *h, *c;
+    const float *observations, *advantages, *targets, *logprobs, *old_values, *valid, *h, *c, *times;
     float *values, *ratios;
     float clip_coef, vf_coef, vf_clip_coef, ent_coef, count;
 } Samples;
@@ -393,10 +409,10 @@ int lstm_has_bfloat16(void);
 void lstm_arrange(const LstmSizes *, const float *w_ih, const float *w_hh, const float *b_ih,
                   const float *b_hh, float *packed, float *weights);
 void lstm_forward(const LstmSizes *, const float *x, const float *h_first, const float *c_first,
-                  const float *packed, float *z, float *gates, float *c, float *h);
-void lstm_backward(const LstmSizes *, const float *c_first, const float *weights, float *z, const float *c,
-                   const float *dh, float *gates, float *dgates, float *dc, float *dz, float *dweights,
-                   float *dbias);
+                  const float *packed, float *z, float *scratch, float *gates, float *c, float *h);
+void lstm_backward(const LstmSizes *, const float *c_first, const float *weights, const float *z,
+                   const float *c, const float *dh, float *gates, float *dgates, float *scratch, float *dc,
+                   float *dz, float *dweights, float *dbias);
 void network_arrange(const Network *, const Parameters *, float *encoder, float *packed, float *weights,
                      float *head, float *head_transposed);
 void network_play(const Network *, int rows, const float *observations, const float *noise,
@@ -405,4 +421,5 @@ void network_play(const Network *, int rows, const float *observations, const fl
 void network_gradients(const Network *, const Samples *, int begin, int end, float *dencoder, float *dweights,
                        float *dbias, float *dhead, double *stats);
 void muon_step(int count, const Moved *, int steps);
+void orthogonalize(int bfloat16, int rows, int columns, float *x);
 """

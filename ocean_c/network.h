@@ -19,13 +19,14 @@
 #include <immintrin.h>
 #endif
 
-// Of tiles: as many rows as leave registers for a row of the other factor, and how many where fewer are left.
+// Of tiles: as many rows as leave registers for a row of the other factor, and how many where fewer are left. Of blocks:
+// segments whose activations stay in a near cache.
 #if defined(__AVX512F__)
-enum { WIDE = 16, ROWS = 6, FEW = 4 };
+enum { WIDE = 16, ROWS = 6, FEW = 4, BLOCK = 6 };
 #elif defined(__AVX__)
-enum { WIDE = 8, ROWS = 2, FEW = 1 };
+enum { WIDE = 8, ROWS = 2, FEW = 1, BLOCK = 8 };
 #else
-enum { WIDE = 4, ROWS = 4, FEW = 1 };
+enum { WIDE = 4, ROWS = 4, FEW = 1, BLOCK = 8 };
 #endif
 enum { DEPTH = 128 }; // of a block of a product: its other factor stays in a near cache
 
@@ -156,32 +157,34 @@ INLINE Vector choose(Integers which, Vector yes, Vector no) {
     return (Vector)((which & (Integers)yes) | (~which & (Integers)no));
 }
 
-// e^x to two units in the last place: 2^n times a polynomial for -ln 2 / 2 to ln 2 / 2 (Cephes' coefficients).
-INLINE Vector exponential(Vector x) {
-    const Vector most = (Vector){0} + 87;
-#ifdef __AVX512F__ // whose maximum is its second argument where that is not a number
-    x = (Vector)_mm512_min_ps((__m512)most, _mm512_max_ps((__m512)-most, (__m512)x));
+// 2^x: 2^floor(x) times a polynomial for the rest, to 1e-7 of it.
+INLINE Vector power_of_two(Vector x) {
+#ifdef __AVX512DQ__
+    const Vector r = (Vector)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 #else
+    const Vector most = (Vector){0} + 126;
     x = choose(x > most, most, choose(x < -most, -most, x));
+    const Vector n = x - 0.5f + 12582912.0f - 12582912.0f, r = x - n; // 0 to 1
 #endif
-    const Vector n = x * 1.44269504f + 12582912.0f - 12582912.0f; // to the nearest whole number
-    const Vector r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    Vector p = 1.9875691500e-4f * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1;
-#ifdef __AVX512F__
-    return (Vector)_mm512_scalef_ps((__m512)p, (__m512)n);
+    Vector p = 1.8793187e-3f * r + 8.9909951e-3f;
+    p = p * r + 5.5818676e-2f;
+    p = p * r + 2.4015927e-1f;
+    p = p * r + 6.9315174e-1f;
+    p = p * r + 1;
+#ifdef __AVX512DQ__
+    return (Vector)_mm512_scalef_ps((__m512)p, (__m512)x);
 #else
     return p * (Vector)((__builtin_convertvector(n, Integers) + 127) << 23);
 #endif
 }
 
-INLINE Vector sigmoid(Vector x) { return 1 / (1 + exponential(-x)); }
+#define LOG2_E 1.44269504f
 
-INLINE Vector hyperbolic_tangent(Vector x) { return 2 / (1 + exponential(-2 * x)) - 1; }
+INLINE Vector exponential(Vector x) { return power_of_two(x * LOG2_E); }
+
+INLINE Vector sigmoid(Vector x) { return 1 / (1 + power_of_two(x * -LOG2_E)); }
+
+INLINE Vector hyperbolic_tangent(Vector x) { return 2 / (1 + power_of_two(x * (-2 * LOG2_E))) - 1; }
 
 // From torch's weights w_ih [4 hidden, inputs] and w_hh [4 hidden, hidden], whose biases are added, those for lstm_forward:
 // packed [hidden / WIDE, 1 + (inputs + hidden) operands, 4 gates, WIDE], where the first row is the bias; and those for
@@ -230,13 +233,17 @@ INLINE void cell_tile(int bfloat16, int rows, int hidden, int depth, const Opera
 }
 
 INLINE void cells(int bfloat16, const LstmSizes *sizes, const float *x, const float *h_last,
-                  const float *c_last, const float *packed, Operand *z, float *gates, float *c, float *h) {
+                  const float *c_last, const float *packed, Operand *z, Operand *scratch, float *gates,
+                  float *c, float *h) {
     const int rows = sizes->rows, inputs = sizes->inputs, hidden = sizes->hidden;
     const int depth = (inputs + hidden) / (1 + bfloat16);
+    Operand *kept = z;
+    if (bfloat16) z = scratch;
     for (int64_t row = 0; row < rows; row++) {
         to_operands(bfloat16, inputs, x + row * inputs, z + row * depth);
         to_operands(bfloat16, hidden, h_last + row * hidden, z + row * depth + inputs / (1 + bfloat16));
     }
+    if (bfloat16 && kept) pair_rows(rows, inputs + hidden, z, kept);
     for (int unit = 0; unit < hidden; unit += WIDE, packed += 4 * WIDE * (1 + depth))
         for (int row = 0, tall; row < rows; row += tall) {
             const int64_t at_row = (int64_t)row * hidden + unit;
@@ -254,80 +261,107 @@ INLINE void cells(int bfloat16, const LstmSizes *sizes, const float *x, const fl
         }
 }
 
-// One step: x [rows, inputs]; h_last, c_last, h, c [rows, hidden]; z [rows, inputs + hidden], in operands, and gates [rows,
-// 4, hidden], which may be null, are for the gradients.
+// One step: x [rows, inputs]; h_last, c_last, h, c [rows, hidden]. z [rows, inputs + hidden], in operands that are summed
+// over rows, and gates [rows, 4, hidden] are for the gradients. gates may be null and with bfloat16, where scratch
+// [rows, inputs + hidden] is used, z too.
 static void lstm_step(const LstmSizes *sizes, const float *x, const float *h_last, const float *c_last,
-                      const float *packed, Operand *z, float *gates, float *c, float *h) {
+                      const float *packed, Operand *z, Operand *scratch, float *gates, float *c, float *h) {
     if (sizes->bfloat16)
-        cells(1, sizes, x, h_last, c_last, packed, z, gates, c, h);
+        cells(1, sizes, x, h_last, c_last, packed, z, scratch, gates, c, h);
     else
-        cells(0, sizes, x, h_last, c_last, packed, z, gates, c, h);
+        cells(0, sizes, x, h_last, c_last, packed, z, scratch, gates, c, h);
 }
 
-// All steps: the same arrays with a dimension for the steps before the others, h_first and c_first [rows, hidden].
+// Operands that `rows` rows of as many numbers take, summed over rows.
+INLINE int64_t paired(const LstmSizes *sizes) {
+    return sizes->bfloat16 ? (sizes->rows + 1) / 2 : sizes->rows;
+}
+
+// All steps: the same arrays but scratch with a dimension for the steps before the others, h_first and c_first [rows,
+// hidden].
 static void lstm_forward(const LstmSizes *sizes, const float *x, const float *h_first, const float *c_first,
-                         const float *packed, Operand *z, float *gates, float *c, float *h) {
+                         const float *packed, Operand *z, Operand *scratch, float *gates, float *c,
+                         float *h) {
     const int64_t step = (int64_t)sizes->rows * sizes->hidden, x_step = (int64_t)sizes->rows * sizes->inputs;
+    const int64_t z_step = paired(sizes) * (sizes->inputs + sizes->hidden);
     for (int t = 0; t < sizes->horizon; t++) {
         const float *h_last = t ? h + (t - 1) * step : h_first, *c_last = t ? c + (t - 1) * step : c_first;
-        lstm_step(sizes, x + t * x_step, h_last, c_last, packed,
-                  z + t * (x_step + step) / (1 + sizes->bfloat16), gates ? gates + 4 * t * step : NULL,
-                  c + t * step, h + t * step);
+        lstm_step(sizes, x + t * x_step, h_last, c_last, packed, z ? z + t * z_step : NULL, scratch,
+                  gates ? gates + 4 * t * step : NULL, c + t * step, h + t * step);
     }
 }
 
+// Numbers of two rows to their operands, summed over columns, and to those that are summed over rows.
+INLINE void store_pair(Vector one, Vector two, Operand *to_one, Operand *to_two, Operand *both) {
+#ifdef __AVX512BF16__
+    const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)two, (__m512)one);
+    const __m512i places =
+        (__m512i)((Integers){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} * 65537 + (16 << 16));
+    _mm256_storeu_si256((__m256i *)to_one, _mm512_castsi512_si256(halves));
+    if (to_two) _mm256_storeu_si256((__m256i *)to_two, _mm512_extracti64x4_epi64(halves, 1));
+    _mm512_storeu_si512(both, _mm512_permutexvar_epi16(places, halves));
+#else
+    (void)one, (void)two, (void)to_one, (void)to_two, (void)both;
+#endif
+}
+
 INLINE void backward(int bfloat16, const LstmSizes *sizes, const float *c_first, const Operand *weights,
-                     Operand *z, const float *c, const float *dh, float *gates, Operand *dgates, float *dc,
-                     float *dz, float *dweights, float *dbias) {
+                     const Operand *z, const float *c, const float *dh, float *gates, Operand *dgates,
+                     Operand *scratch, float *dc, float *dz, float *dweights, float *dbias) {
     const int rows = sizes->rows, hidden = sizes->hidden, wide = sizes->inputs + hidden;
-    const int depth = 4 * hidden / (1 + bfloat16);
-    const int64_t step = (int64_t)rows * hidden, last = sizes->horizon - 1;
+    const int pack = 1 + bfloat16, depth = 4 * hidden / pack;
+    const int64_t step = (int64_t)rows * hidden, last = sizes->horizon - 1, pairs = paired(sizes);
     for (int64_t t = last; t >= 0; t--) {
         const float *c_now = c + t * step, *c_last = t ? c_now - step : c_first, *dh_now = dh + t * step;
         const float *later = dz + (t + 1) * rows * wide + sizes->inputs; // of dz_{t+1}, its part of h_t
         float *gate = gates + 4 * t * step;
-        Operand *dgate = dgates + t * rows * depth;
-        for (int64_t row = 0; row < rows; row++, gate += 4 * hidden) {
+        Operand *dgate = dgates + t * pairs * 4 * hidden, *across = bfloat16 ? scratch : dgate;
+        for (int64_t row = 0; row < rows; row += pack)
             for (int j = 0; j < hidden; j += WIDE) {
-                const int64_t unit = row * hidden + j;
-                Vector *to_i = at(gate + j), *to_f = at(gate + hidden + j), *to_g = at(gate + 2 * hidden + j);
-                Vector *to_o = at(gate + 3 * hidden + j), d = *at(dh_now + unit);
-                const Vector i = *to_i, f = *to_f, g = *to_g, o = *to_o;
-                const Vector tanh_c = hyperbolic_tangent(*at(c_now + unit));
-                if (t < last) d += *at(later + row * wide + j);
-                const Vector dcell = *at(dc + unit) + d * o * (1 - tanh_c * tanh_c);
-                *to_i = dcell * g * i * (1 - i);
-                *to_f = dcell * *at(c_last + unit) * f * (1 - f);
-                *to_g = dcell * i * (1 - g * g);
-                *to_o = d * tanh_c * o * (1 - o);
-                *at(dc + unit) = dcell * f;
+                Vector change[2][4] = {0};
+                for (int64_t k = 0; k < pack && row + k < rows; k++) {
+                    const int64_t unit = (row + k) * hidden + j;
+                    const float *from = gate + 4 * (row + k) * hidden + j;
+                    const Vector i = *at(from), f = *at(from + hidden), g = *at(from + 2 * hidden);
+                    const Vector o = *at(from + 3 * hidden), tanh_c = hyperbolic_tangent(*at(c_now + unit));
+                    Vector d = *at(dh_now + unit);
+                    if (t < last) d += *at(later + (row + k) * wide + j);
+                    const Vector dcell = *at(dc + unit) + d * o * (1 - tanh_c * tanh_c);
+                    *at(dc + unit) = dcell * f;
+                    change[k][0] = dcell * g * i * (1 - i);
+                    change[k][1] = dcell * *at(c_last + unit) * f * (1 - f);
+                    change[k][2] = dcell * i * (1 - g * g);
+                    change[k][3] = d * tanh_c * o * (1 - o);
+                }
+                for (int kind = 0; kind < 4; kind++) {
+                    const int64_t to = kind * hidden + j;
+                    *at(dbias + to) += change[0][kind] + change[1][kind];
+                    if (bfloat16)
+                        store_pair(change[0][kind], change[1][kind], across + row * depth + to / 2,
+                                   row + 1 < rows ? across + (row + 1) * depth + to / 2 : NULL,
+                                   dgate + row / 2 * 4 * hidden + to);
+                    else
+                        *at(dgate + row * 4 * hidden + to) = change[0][kind];
+                }
             }
-            if (bfloat16) to_operands(1, 4 * hidden, gate, dgate + row * depth);
-            for (int j = 0; j < 4 * hidden; j += WIDE) *at(dbias + j) += *at(gate + j);
-        }
-        add_product(bfloat16, rows, wide, depth, dgate, depth, 1, weights, wide, dz + t * rows * wide, wide);
+        add_product(bfloat16, rows, wide, depth, across, depth, 1, weights, wide, dz + t * rows * wide, wide);
     }
-    int64_t steps = (int64_t)rows * sizes->horizon;
-    if (bfloat16) { // the dimension that is summed is now that of rows and steps
-        pair_rows(steps, 4 * hidden, dgates, dgates + steps * depth);
-        pair_rows(steps, wide, z, z + steps * wide / 2);
-        dgates += steps * depth, z += steps * wide / 2, steps = (steps + 1) / 2;
-    }
-    add_product(bfloat16, 4 * hidden, wide, steps, dgates, 1, 4 * hidden, z, wide, dweights, wide);
+    add_product(bfloat16, 4 * hidden, wide, pairs * sizes->horizon, dgates, 1, 4 * hidden, z, wide, dweights,
+                wide);
 }
 
 // From the gradient of h, dh [horizon, rows, hidden], those of the weights [4 hidden, inputs + hidden], of the bias
 // [4 hidden] and, in dz [horizon, rows, inputs + hidden], of x and h_{t-1}. All begin as zeros. dc [rows, hidden] goes from
-// the gradient of the last c to that of c_first.
-// weights are operands that are summed over rows. gates become their own gradients; dgates are these as operands,
-// in float32 the same memory. With bfloat16, z and dgates have room for half as many floats more than numbers, and a row.
-static void lstm_backward(const LstmSizes *sizes, const float *c_first, const Operand *weights, Operand *z,
-                          const float *c, const float *dh, float *gates, Operand *dgates, float *dc,
-                          float *dz, float *dweights, float *dbias) {
+// the gradient of the last c to that of c_first. weights and z are operands that are summed over rows, and so are the
+// gates' own gradients, dgates. Without bfloat16 these may take the place of gates, and scratch [rows, 4 hidden] is
+// not used.
+static void lstm_backward(const LstmSizes *sizes, const float *c_first, const Operand *weights,
+                          const Operand *z, const float *c, const float *dh, float *gates, Operand *dgates,
+                          Operand *scratch, float *dc, float *dz, float *dweights, float *dbias) {
     if (sizes->bfloat16)
-        backward(1, sizes, c_first, weights, z, c, dh, gates, dgates, dc, dz, dweights, dbias);
+        backward(1, sizes, c_first, weights, z, c, dh, gates, dgates, scratch, dc, dz, dweights, dbias);
     else
-        backward(0, sizes, c_first, weights, z, c, dh, gates, dgates, dc, dz, dweights, dbias);
+        backward(0, sizes, c_first, weights, z, c, dh, gates, dgates, scratch, dc, dz, dweights, dbias);
 }
 
 // out [rows, columns] = in [rows, depth] weights [1 + depth, columns], whose first row is the bias. in_row and out_row
@@ -393,18 +427,18 @@ INLINE float *take(float **room, int64_t count) {
 // From observations [rows, horizon, numbers] and a state [rows, hidden] to heads [rows, horizon, columns]; x [horizon, rows,
 // inputs] is the LSTM's input, the rest as for lstm_forward.
 static void network_forward(const Network *net, const LstmSizes *sizes, const float *observations,
-                            const float *h_first, const float *c_first, float *x, Operand *z, float *gates,
-                            float *c, float *h, float *heads) {
+                            const float *h_first, const float *c_first, float *x, Operand *z,
+                            Operand *scratch, float *gates, float *c, float *h, float *heads) {
     const int rows = sizes->rows, horizon = sizes->horizon, numbers = net->numbers, columns = net->columns;
     const int64_t step = (int64_t)rows * net->hidden, x_step = (int64_t)rows * net->inputs;
+    const int64_t z_step = paired(sizes) * (net->inputs + net->hidden);
     for (int t = 0; t < horizon; t++, x += x_step) {
         const float *h_last = t ? h + (t - 1) * step : h_first, *c_last = t ? c + (t - 1) * step : c_first;
-        const int64_t z_step = (x_step + step) / (1 + net->bfloat16);
         linear(rows, numbers, net->inputs, observations + t * numbers, horizon * numbers, net->encoder, x,
                net->inputs);
         for (int64_t i = 0; i < x_step; i++) x[i] = x[i] < 0 ? 0 : x[i]; // what is not a number stays so
-        lstm_step(sizes, x, h_last, c_last, net->packed, z + t * z_step, gates ? gates + 4 * t * step : NULL,
-                  c + t * step, h + t * step);
+        lstm_step(sizes, x, h_last, c_last, net->packed, z ? z + t * z_step : NULL, scratch,
+                  gates ? gates + 4 * t * step : NULL, c + t * step, h + t * step);
         linear(rows, net->hidden, columns, h + t * step, net->hidden, net->head, heads + t * columns,
                horizon * columns);
         for (int64_t row = 0; row < rows; row++)
@@ -434,7 +468,8 @@ static void network_play(const Network *net, int rows, const float *observations
     float *room = memory, *x = take(&room, (int64_t)rows * net->inputs),
           *heads = take(&room, (int64_t)rows * columns);
     float *z = take(&room, (int64_t)rows * (net->inputs + net->hidden)), most, powers[columns];
-    network_forward(net, &sizes, observations, h_last, c_last, x, z, NULL, c, h, heads);
+    network_forward(net, &sizes, observations, h_last, c_last, x, net->bfloat16 ? NULL : z, z, NULL, c, h,
+                    heads);
     for (int row = 0; row < rows; row++, heads += columns, noise += actions) {
         int best = 0;
         for (int j = 1; j < actions; j++)
@@ -445,13 +480,13 @@ static void network_play(const Network *net, int rows, const float *observations
     free(memory);
 }
 
-// What a loss is of: `rows` segments, by their index among all. observations, advantages and targets are those of the
-// rows, [rows, horizon, …], as are the newest values and the ratios to the rollout's probabilities, which are results;
-// the rest are those of all segments.
+// What a loss is of: `rows` segments, by their index among all, which count so many times. observations, advantages and
+// targets are those of the rows, [rows, horizon, …], as are the newest values and the ratios to the rollout's
+// probabilities, which are results; the rest are those of all segments.
 typedef struct Samples {
     int rows, horizon;
     const int64_t *index, *actions;
-    const float *observations, *advantages, *targets, *logprobs, *old_values, *valid, *h, *c;
+    const float *observations, *advantages, *targets, *logprobs, *old_values, *valid, *h, *c, *times;
     float *values, *ratios;
     float clip_coef, vf_coef, vf_clip_coef, ent_coef, count; // the loss is a sum divided by `count`
 } Samples;
@@ -475,7 +510,7 @@ static void ppo(const Network *net, const Samples *of, const float *heads, float
                     ratio = expf(logratio);
         const float plain = of->advantages[i] * ratio;
         const float bounded = of->advantages[i] * (ratio < low ? low : ratio > high ? high : ratio);
-        const float valid = of->valid[sample], scale = valid / of->count;
+        const float valid = of->valid[sample] * of->times[i / of->horizon], scale = valid / of->count;
         const float dlogprob = plain > bounded ? 0 : -scale * plain;
         for (int j = 0; j < actions; j++) {
             const float away = heads[j] - most - normalizer + entropy;
@@ -497,35 +532,37 @@ static void ppo(const Network *net, const Samples *of, const float *heads, float
     }
 }
 
-// `Trainer.gradients` of the segments [begin, end) of a minibatch: adds to dencoder, dhead, dweights [4 hidden, inputs +
-// hidden] and dbias [4 hidden]; gives their values and ratios, and ppo's statistics.
-static void network_gradients(const Network *net, const Samples *whole, int begin, int end, float *dencoder,
-                              float *dweights, float *dbias, float *dhead, double *stats) {
-    const int64_t before = (int64_t)begin * whole->horizon;
-    Samples part = *whole, *of = &part;
-    part.rows = end - begin, part.index += begin, part.observations += before * net->numbers;
-    part.advantages += before, part.targets += before, part.values += before, part.ratios += before;
+// Numbers that gradients_block needs room for, for every step and for every row.
+INLINE int64_t room_of_block(const Network *net, int64_t rows, int horizon) {
+    const int64_t wide = net->inputs + net->hidden,
+                  step = 2 * net->columns + 11 * net->hidden + net->inputs + 2 * wide;
+    return rows * horizon * step + rows * (7 * net->hidden + wide) + 256;
+}
+
+// network_gradients of a few segments, in memory for room_of_block.
+static void gradients_block(const Network *net, const Samples *of, float *memory, float *dencoder,
+                            float *dweights, float *dbias, float *dhead, double *stats) {
     const int rows = of->rows, horizon = of->horizon, inputs = net->inputs, hidden = net->hidden;
     const int numbers = net->numbers, columns = net->columns, wide = inputs + hidden;
     const LstmSizes sizes = {rows, horizon, inputs, hidden, net->bfloat16};
     const int64_t steps = (int64_t)rows * horizon, step = (int64_t)rows * hidden,
                   x_step = (int64_t)rows * inputs;
-    const int64_t all =
-        steps * (2 * columns + 11 * hidden + inputs + 2 * wide) + 3 * step + 4 * hidden + wide + 256;
-    float *memory = malloc(all * sizeof *memory), *room = memory;
+    float *room = memory;
     float *dheads = take(&room, steps * columns), *dh = take(&room, steps * hidden), *dc = take(&room, step);
     float *dz = take(&room, steps * wide), *zeros_end = room; // up to here they begin as zeros
     float *heads = take(&room, steps * columns), *x = take(&room, steps * inputs),
           *h_first = take(&room, step);
     float *c_first = take(&room, step), *c = take(&room, steps * hidden), *h = take(&room, steps * hidden);
-    float *gates = take(&room, 4 * steps * hidden), *z = take(&room, (steps + 1) * wide);
-    Operand *dgates = net->bfloat16 ? take(&room, 4 * (steps + 1) * hidden) : gates;
+    float *gates = take(&room, 4 * steps * hidden), *dgates = gates;
+    Operand *z = take(&room, paired(&sizes) * horizon * wide),
+            *scratch = take(&room, rows * (4 * hidden + wide));
+    if (net->bfloat16) dgates = take(&room, 4 * paired(&sizes) * horizon * hidden);
     memset(memory, 0, (zeros_end - memory) * sizeof *memory);
     for (int row = 0; row < rows; row++) {
         memcpy(h_first + (int64_t)row * hidden, of->h + of->index[row] * hidden, hidden * sizeof *h);
         memcpy(c_first + (int64_t)row * hidden, of->c + of->index[row] * hidden, hidden * sizeof *c);
     }
-    network_forward(net, &sizes, of->observations, h_first, c_first, x, z, gates, c, h, heads);
+    network_forward(net, &sizes, of->observations, h_first, c_first, x, z, scratch, gates, c, h, heads);
     ppo(net, of, heads, dheads, stats);
     for (int t = 0; t < horizon; t++) {
         const float *d = dheads + t * columns;
@@ -533,7 +570,7 @@ static void network_gradients(const Network *net, const Samples *whole, int begi
         add_product(0, rows, hidden, columns, d, horizon * columns, 1, net->head_transposed, hidden,
                     dh + t * step, hidden);
     }
-    lstm_backward(&sizes, c_first, net->weights, z, c, dh, gates, dgates, dc, dz, dweights, dbias);
+    lstm_backward(&sizes, c_first, net->weights, z, c, dh, gates, dgates, scratch, dc, dz, dweights, dbias);
     for (int t = 0; t < horizon; t++, x += x_step, dz += x_step + step) {
         for (int64_t row = 0; row < rows; row++)
             for (int i = 0; i < inputs; i++) // relu passes what was above 0; x becomes its own gradient
@@ -541,19 +578,49 @@ static void network_gradients(const Network *net, const Samples *whole, int begi
         linear_backward(rows, numbers, inputs, of->observations + t * numbers, horizon * numbers, x, inputs,
                         dencoder);
     }
+}
+
+// `Trainer.gradients` of the segments [begin, end) of a minibatch: adds to dencoder, dhead, dweights [4 hidden, inputs +
+// hidden] and dbias [4 hidden]; gives their values and ratios, and ppo's statistics. It goes by blocks of segments whose
+// activations stay in a near cache.
+static void network_gradients(const Network *net, const Samples *whole, int begin, int end, float *dencoder,
+                              float *dweights, float *dbias, float *dhead, double *stats) {
+    const int horizon = whole->horizon;
+    int block;
+    float *memory = malloc(room_of_block(net, BLOCK, horizon) * sizeof *memory);
+    for (int first = begin; first < end; first += block) {
+        const int left = end - first;
+        const int64_t before = (int64_t)first * horizon;
+        Samples part = *whole;
+        block = left >= 2 * BLOCK ? BLOCK : left > BLOCK ? (left + 1) / 2 : left; // the last two are alike
+        part.rows = block, part.index += first, part.observations += before * net->numbers;
+        part.advantages += before, part.targets += before, part.values += before, part.ratios += before;
+        part.times += first;
+        gradients_block(net, &part, memory, dencoder, dweights, dbias, dhead, stats);
+    }
     free(memory);
 }
 
-// `orthogonalize` in cleanpuffer.py, in place, of a matrix x [rows, columns]. It iterates on y [many, wide]: x with its
-// longer side first, and zeros, which stay so, up to a multiple of 16 columns.
-static void orthogonalize(int rows, int columns, float *x) {
+// Numbers [rows, columns] as operands that are summed over columns and, made from these, over rows.
+INLINE void both_operands(int bfloat16, int rows, int columns, const float *numbers, Operand *over_columns,
+                          Operand *over_rows) {
+    to_operands(bfloat16, rows * columns, numbers, over_columns);
+    if (bfloat16)
+        pair_rows(rows, columns, over_columns, over_rows);
+    else
+        memcpy(over_rows, numbers, (int64_t)rows * columns * sizeof *numbers);
+}
+
+INLINE void newton_schulz(int bfloat16, int rows, int columns, float *x) {
     const float a = 3.4445f, b = -4.7750f, c = 2.0315f;
-    const int tall = rows >= columns, many = tall ? rows : columns,
-              wide = ((tall ? columns : rows) + 15) / 16 * 16;
+    const int tall = rows >= columns, many = ((tall ? rows : columns) + 1) / 2 * 2,
+              wide = ((tall ? columns : rows) + 15) / 16 * 16, pack = 1 + bfloat16;
     const int64_t size = (int64_t)many * wide, square = (int64_t)wide * wide;
-    float *memory = malloc((2 * size + 3 * square + 64) * sizeof *memory), *room = memory;
-    float *y = take(&room, size), *last = take(&room, size), *gram = take(&room, square);
-    float *scaled = take(&room, square), *sum = take(&room, square);
+    float *memory = malloc((3 * size + 6 * square + 64) * sizeof *memory), *room = memory;
+    float *y = take(&room, size), *gram = take(&room, square), *sum = take(&room, square);
+    Operand *across = take(&room, size), *down = take(&room, size); // of y
+    Operand *gram_across = take(&room, square), *gram_down = take(&room, square);
+    Operand *sum_across = take(&room, square), *sum_down = take(&room, square);
     double squares = 0;
     for (int64_t i = 0; i < (int64_t)rows * columns; i++) squares += (double)x[i] * x[i];
     const float norm = sqrt(squares), scale = 1 / (norm < 1e-7f ? 1e-7f : norm);
@@ -561,22 +628,35 @@ static void orthogonalize(int rows, int columns, float *x) {
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns; j++)
             y[tall ? i * wide + j : j * wide + i] = scale * x[i * columns + j];
-    for (int step = 0; step < 5; step++) {
-        memcpy(last, y, size * sizeof *y);
+    for (int step = 0; step < 5; step++) { // y becomes y (a + b gram + c gram²)
+        both_operands(bfloat16, many, wide, y, across, down);
         memset(gram, 0, square * sizeof *gram);
-        add_product(0, wide, wide, many, y, 1, wide, last, wide, gram, wide);
-        for (int64_t i = 0; i < square; i++) sum[i] = b * gram[i], scaled[i] = c * gram[i];
-        add_product(0, wide, wide, wide, scaled, wide, 1, gram, wide, sum, wide);
+        add_product(bfloat16, wide, wide, many / pack, down, 1, wide, down, wide, gram, wide);
+        both_operands(bfloat16, wide, wide, gram, gram_across, gram_down);
+        for (int64_t i = 0; i < square; i++) sum[i] = b / c * gram[i];
+        add_product(bfloat16, wide, wide, wide / pack, gram_across, wide / pack, 1, gram_down, wide, sum,
+                    wide);
+        for (int64_t i = 0; i < square; i++) sum[i] *= c;
+        both_operands(bfloat16, wide, wide, sum, sum_across, sum_down);
         for (int64_t i = 0; i < size; i++) y[i] *= a;
-        add_product(0, many, wide, wide, last, wide, 1, sum, wide, y, wide);
+        add_product(bfloat16, many, wide, wide / pack, across, wide / pack, 1, sum_down, wide, y, wide);
     }
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns; j++) x[i * columns + j] = y[tall ? i * wide + j : j * wide + i];
     free(memory);
 }
 
+// `orthogonalize` in cleanpuffer.py, in place, of a matrix x [rows, columns]. It iterates on y [many, wide]: x with its
+// longer side first, and zeros, which stay so, up to an even number of rows and a multiple of 16 columns.
+static void orthogonalize(int bfloat16, int rows, int columns, float *x) {
+    if (bfloat16)
+        newton_schulz(1, rows, columns, x);
+    else
+        newton_schulz(0, rows, columns, x);
+}
+
 // A parameter [rows, columns] of an optimizer. Adam's has a variance; that of a large matrix, an update, which is
-// orthogonalised elsewhere.
+// orthogonalised by itself.
 typedef struct Moved {
     int rows, columns;
     double lr, beta1, beta2, eps;
@@ -605,7 +685,7 @@ static void muon_step(int count, const Moved *moved, int steps) {
         for (int64_t i = 0; i < size; i++) update[i] = gradient[i] + ahead * (momentum[i] - gradient[i]);
         if (of->update) continue;
         const float factor = lr * sqrtf(of->rows > of->columns ? (float)of->rows / of->columns : 1);
-        orthogonalize(of->rows, of->columns, update);
+        orthogonalize(0, of->rows, of->columns, update);
         for (int64_t i = 0; i < size; i++) parameter[i] -= factor * update[i];
         free(update);
     }

@@ -135,15 +135,17 @@ def test_network(env, settings, bfloat16):
     s.logprobs += 0.3 * torch.randn_like(s.logprobs)  # ratios on both sides of the clip
     s.valid[::3] = 0
     trainer.old_values = s.values + 0.5 * torch.randn_like(s.values)
-    index, made_up = torch.tensor([3, 0, 3, 9, 15]), torch.randn(2, 5, 16)
+    index, made_up = torch.tensor([3, 0, 3, 9, 15, 3, 1, 2, 4]), torch.randn(2, 16, 16)
+    of_segments, of_draws = made_up[:, index], made_up[:, : len(index)]
     rows, noise = slice(3, 14), policy.noise(11, generator=trainer.generator)
     observations, state = s.observations[rows, 0], (s.h[rows] + 0.5, s.c[rows] - 0.5)
     results = []
     for policy.network, policy.kernel in ((None, None), (network, kernel)):
         with torch.no_grad():
             drawn, logprobs, values, last = policy.play(observations, state, noise)
-        gradients, *rest = trainer.gradients(index, *made_up, 80)
-        results.append((drawn.float(), logprobs, values, *last, *gradients, *rest))
+        once, *rest = trainer.gradients(index, *of_segments, 80)  # in C what was drawn often is computed once
+        anew, *more = trainer.gradients(index, *of_draws, 80)
+        results.append((drawn.float(), logprobs, values, *last, *once, *rest, *anew, *more))
     for want, got in zip(*results, strict=True):
         assert (got - want).norm() <= (0.05 if bfloat16 else 1e-5) * want.norm() + 1e-7
 
@@ -312,6 +314,22 @@ def test_muon_in_c(adam):
         p.grad = torch.zeros_like(p)
     muon.step()
     assert all(torch.equal(a, b) for a, b in zip(before, parameters_of(muon), strict=True))
+
+
+@PRECISIONS
+@pytest.mark.parametrize("shape", [(128, 64), (64, 128), (65, 101), (256, 256), (1, 70)])
+def test_orthogonalize_in_c(shape, bfloat16):
+    """Singular values, over two powers of ten at first, end between 0.6 and 1.25, as in float64."""
+    needs(bfloat16)
+    library, count = build.load("network", cpu.DECLARATIONS), min(shape)
+    u, v = (torch.linalg.qr(torch.randn(side, count))[0] for side in shape)
+    matrix = (u * torch.logspace(0, -2, count)) @ v.T
+    x = matrix.clone()
+    library.lib.orthogonalize(bfloat16, *shape, cpu.pointer_to(library.ffi, x))
+    values = torch.linalg.svdvals(x)
+    assert values.min() > 0.6 and values.max() < 1.25
+    want = cleanpuffer.orthogonalize(matrix.unsqueeze(0).double())[0]
+    assert (x - want).norm() <= (0.05 if bfloat16 else 1e-4) * want.norm()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

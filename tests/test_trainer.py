@@ -403,7 +403,7 @@ def test_overridden_gradients_are_given_shards():
             return super().gradients(index, *rest)
 
     for kind in (Trainer, Counting):
-        trainer = kind(make_trainer(minibatch_size=256).args)
+        trainer = kind(make_trainer(minibatch_size=256, precision="float32").args)
         trainer.shard = 3
         assert trainer.policy.network
         given.clear()  # of the comparison at the start
