@@ -53,26 +53,22 @@ def load_advantages() -> Callable[..., tuple[Tensor, Tensor]]:
 
 @torch.no_grad()
 def muon_step(library: Any, parallel: Callable, muon: Any) -> None:
-    """`Muon.step` in C: one call, where torch takes longer to begin its many than to do them. Matrices whose
-    sides are both 64 or more are orthogonalised each by itself; parallel is a `map` for them."""
+    """`Muon.step` in C: one call, where torch takes longer to begin its many than to do them, and one for
+    each matrix whose sides are both 64 or more; parallel is a `map` for these."""
     muon.steps += 1
     bfloat16 = muon.dtype == torch.bfloat16 and library.lib.lstm_has_bfloat16()
-    moved, large, tensors = [], [], []
+    small, large, tensors = [], [], []
     for group, moments in zip(muon.param_groups, muon.moments, strict=True):
         numbers = float(group["lr"]), group["beta1"], group["beta2"], group["eps"]
         for p, momentum, *variance in zip(group["params"], *moments, strict=True):
-            shape, update = (p.numel(), 1) if group["adam"] else p.flatten(1).shape, None
-            if min(shape) >= 64 and not group["adam"]:
-                update = torch.empty(shape)
-                large.append((p, group["lr"], update))
-            tensors.append((p, p.grad.contiguous(), momentum, *(variance or [None]), update))  # kept for C
-            moved.append((*shape, *numbers, *(pointer_to(library.ffi, x) for x in tensors[-1])))
-    library.lib.muon_step(len(moved), library.ffi.new("Moved[]", moved), int(muon.steps))
-    calls = [(bfloat16, *update.shape, pointer_to(library.ffi, update)) for *_, update in large]
-    list(parallel(lambda call: library.lib.orthogonalize(*call), calls))
-    for p, lr, update in large:
-        rows, columns = update.shape
-        p.addcmul_(update.view(p.shape), lr, value=-math.sqrt(max(1, rows / columns)))
+            shape = (p.numel(), 1) if group["adam"] else p.flatten(1).shape
+            wide = min(shape) >= 64 and not group["adam"]
+            tensors.append((p, p.grad.contiguous(), momentum, *(variance or [None])))  # kept for C
+            pointers = (pointer_to(library.ffi, x) for x in tensors[-1])
+            (large if wide else small).append((*shape, wide and bfloat16, *numbers, *pointers))
+    calls = [[moved] for moved in large] + ([small] if small else [])
+    calls = [(len(moved), library.ffi.new("Moved[]", moved), int(muon.steps)) for moved in calls]
+    list(parallel(lambda call: library.lib.muon_step(*call), calls))
     torch.autograd.graph.increment_version([p for p, *_ in tensors])
 
 
@@ -392,11 +388,11 @@ typedef struct {
     float scale, head_factor;
 } Parameters;
 typedef struct {
-    int rows, columns;
+    int rows, columns, bfloat16;
     double lr, beta1, beta2, eps;
     float *parameter;
     const float *gradient;
-    float *momentum, *variance, *update;
+    float *momentum, *variance;
 } Moved;
 typedef struct {
     int rows, horizon;

@@ -28,7 +28,7 @@ enum { WIDE = 8, ROWS = 2, FEW = 1, BLOCK = 8 };
 #else
 enum { WIDE = 4, ROWS = 4, FEW = 1, BLOCK = 8 };
 #endif
-enum { DEPTH = 128 }; // of a block of a product: its other factor stays in a near cache
+enum { DEPTH = 192 }; // of a block of a product: its other factor stays in a near cache
 
 typedef float Vector __attribute__((vector_size(WIDE * sizeof(float)), aligned(4), may_alias));
 typedef int32_t Integers __attribute__((vector_size(WIDE * sizeof(float)), aligned(4), may_alias));
@@ -655,17 +655,16 @@ static void orthogonalize(int bfloat16, int rows, int columns, float *x) {
         newton_schulz(0, rows, columns, x);
 }
 
-// A parameter [rows, columns] of an optimizer. Adam's has a variance; that of a large matrix, an update, which is
-// orthogonalised by itself.
+// A parameter [rows, columns] of an optimizer; Adam's has a variance. With bfloat16 it is orthogonalised in that.
 typedef struct Moved {
-    int rows, columns;
+    int rows, columns, bfloat16;
     double lr, beta1, beta2, eps;
     float *parameter;
     const float *gradient;
-    float *momentum, *variance, *update;
+    float *momentum, *variance;
 } Moved;
 
-// `Muon.step` of parameters [count], the steps-th; but large matrices stay where they are, and their update is given.
+// `Muon.step` of parameters [count], the steps-th.
 static void muon_step(int count, const Moved *moved, int steps) {
     for (const Moved *of = moved; of < moved + count; of++) {
         const float lr = of->lr, ahead = of->beta1, rest1 = 1 - of->beta1, rest2 = 1 - of->beta2;
@@ -681,11 +680,10 @@ static void muon_step(int count, const Moved *moved, int steps) {
             }
             continue;
         }
-        float *update = of->update ? of->update : malloc(size * sizeof *update);
-        for (int64_t i = 0; i < size; i++) update[i] = gradient[i] + ahead * (momentum[i] - gradient[i]);
-        if (of->update) continue;
         const float factor = lr * sqrtf(of->rows > of->columns ? (float)of->rows / of->columns : 1);
-        orthogonalize(0, of->rows, of->columns, update);
+        float *update = malloc(size * sizeof *update);
+        for (int64_t i = 0; i < size; i++) update[i] = gradient[i] + ahead * (momentum[i] - gradient[i]);
+        orthogonalize(of->bfloat16, of->rows, of->columns, update);
         for (int64_t i = 0; i < size; i++) parameter[i] -= factor * update[i];
         free(update);
     }
