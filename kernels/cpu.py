@@ -8,7 +8,7 @@ Without a compiler torch does the same.
 
 import ctypes
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
@@ -249,10 +249,13 @@ class Network(Kernel):
         sizes = (self.numbers, hidden, hidden, policy.outputs, self.columns, mask.start or 0 if mask else 0)
         masks = policy.outputs if mask else 0
         network = self.ffi.new("Network *", (*sizes, masks, self.bfloat16, *map(self.pointer, tensors)))
-        factors = policy.scale, policy.head_factor
-        given = self.ffi.new("Parameters *", (*map(self.pointer, parameters), *factors))
-        self.call("network_arrange", network, given, *tensors)
+        self.call("network_arrange", network, self.as_parameters(parameters), *tensors)
         return network, tensors
+
+    def as_parameters(self, tensors: Iterable[Tensor]) -> Any:
+        """C's Parameters of what has their shapes."""
+        factors = self.policy.scale, self.policy.head_factor
+        return self.ffi.new("Parameters *", (*map(self.pointer, tensors), *factors))
 
     def play(self, observations: Tensor, state: State, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, State]:
         """As `Policy.play`."""
@@ -280,8 +283,7 @@ class Network(Kernel):
         coefficients = args.clip_coef, args.vf_coef, args.vf_clip_coef, args.ent_coef, count
         pointers = map(self.pointer, (*tensors, values, ratios))
         samples = self.ffi.new("Samples *", (*advantages.shape, *pointers, *coefficients))
-        shapes = (1 + inputs, hidden), (4 * hidden, 2 * hidden), (4 * hidden,), (1 + hidden, self.columns)
-        sizes = [math.prod(shape) for shape in shapes]
+        sizes = (1 + inputs) * hidden, 8 * hidden**2, 4 * hidden, (1 + hidden) * self.columns
         ends = [rows * i // -(-rows // shard) for i in range(-(-rows // shard) + 1)]
         shards = [*pairwise(ends)]
         sums = torch.zeros(len(shards), sum(sizes))
@@ -289,13 +291,10 @@ class Network(Kernel):
         calls = [(network, samples, *shards[i], *map(self.pointer, sums[i].split(sizes)), stats + 5 * i)
                  for i in range(len(shards))]
         parallel(lambda call: self.lib.network_gradients(*call), calls)
-        parts = sums.sum(0).split(sizes) if len(shards) > 1 else sums[0].split(sizes)
-        dencoder, dweights, dbias, dhead = (x.view(shape) for x, shape in zip(parts, shapes, strict=True))
-        dhead[1:] *= self.policy.head_factor
-        actor, critic = dhead[:, : self.policy.outputs], dhead[:, self.policy.outputs]
-        gradients = [dencoder[1:].T * self.policy.scale, dencoder[0], dweights[:, :hidden]]
-        gradients += [dweights[:, hidden:], dbias, dbias, actor[1:].T, actor[0], critic[1:].unsqueeze(0)]
-        gradients.append(critic[:1])
+        flat = torch.empty(sum(p.numel() for p in self.parameters))
+        parts = flat.split([p.numel() for p in self.parameters])
+        self.call("network_collect", network, *sums.shape, sums, self.as_parameters(parts))
+        gradients = [part.view_as(p) for part, p in zip(parts, self.parameters, strict=True)]
         return gradients, torch.tensor([*stats]).view(-1, 5).sum(0) / count, values[which], ratios[which]
 
 
@@ -383,8 +382,8 @@ typedef struct {
     const float *encoder, *packed, *weights, *head, *head_transposed;
 } Network;
 typedef struct {
-    const float *encoder, *encoder_bias, *w_ih, *w_hh, *b_ih, *b_hh;
-    const float *actor, *actor_bias, *critic, *critic_bias;
+    float *encoder, *encoder_bias, *w_ih, *w_hh, *b_ih, *b_hh;
+    float *actor, *actor_bias, *critic, *critic_bias;
     float scale, head_factor;
 } Parameters;
 typedef struct {
@@ -411,6 +410,7 @@ void lstm_backward(const LstmSizes *, const float *c_first, const float *weights
                    float *dz, float *dweights, float *dbias);
 void network_arrange(const Network *, const Parameters *, float *encoder, float *packed, float *weights,
                      float *head, float *head_transposed);
+void network_collect(const Network *, int shards, int64_t size, float *sums, const Parameters *to);
 void network_play(const Network *, int rows, const float *observations, const float *noise,
                   const float *h_last, const float *c_last, float *h, float *c, int64_t *drawn,
                   float *logprobs, float *values);

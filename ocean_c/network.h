@@ -392,8 +392,8 @@ typedef struct Network {
 // A policy's parameters as torch has them, in this order. Observations are multiplied by `scale`, and what goes into the
 // heads by `head_factor`.
 typedef struct Parameters {
-    const float *encoder, *encoder_bias, *w_ih, *w_hh, *b_ih, *b_hh;
-    const float *actor, *actor_bias, *critic, *critic_bias;
+    float *encoder, *encoder_bias, *w_ih, *w_hh, *b_ih, *b_hh;
+    float *actor, *actor_bias, *critic, *critic_bias;
     float scale, head_factor;
 } Parameters;
 
@@ -415,6 +415,30 @@ static void network_arrange(const Network *net, const Parameters *from, float *e
             head[(i + 1) * columns + j] = weight;
             if (i >= 0) head_transposed[j * hidden + i] = weight;
         }
+}
+
+// The parameters' gradients, from what network_gradients made of shards of a minibatch: sums [shards, size], of dencoder,
+// dweights, dbias and dhead one after the other. The first sums become those of all.
+static void network_collect(const Network *net, int shards, int64_t size, float *sums, const Parameters *to) {
+    const int inputs = net->inputs, hidden = net->hidden, actions = net->actions, columns = net->columns;
+    const float *encoder = sums, *weights = encoder + (int64_t)(1 + net->numbers) * inputs;
+    const float *bias = weights + (int64_t)4 * hidden * (inputs + hidden), *head = bias + 4 * hidden;
+    for (int shard = 1; shard < shards; shard++)
+        for (int64_t i = 0; i < size; i++) sums[i] += sums[shard * size + i];
+    memcpy(to->encoder_bias, encoder, inputs * sizeof *encoder);
+    for (int k = 0; k < net->numbers; k++)
+        for (int64_t i = 0; i < inputs; i++)
+            to->encoder[i * net->numbers + k] = to->scale * encoder[(k + 1) * inputs + i];
+    for (int64_t row = 0; row < 4 * hidden; row++, weights += inputs + hidden) {
+        memcpy(to->w_ih + row * inputs, weights, inputs * sizeof *weights);
+        memcpy(to->w_hh + row * hidden, weights + inputs, hidden * sizeof *weights);
+        to->b_ih[row] = to->b_hh[row] = bias[row];
+    }
+    for (int64_t j = 0; j <= actions; j++) {
+        float *row = j < actions ? to->actor + j * hidden : to->critic;
+        *(j < actions ? to->actor_bias + j : to->critic_bias) = head[j];
+        for (int i = 0; i < hidden; i++) row[i] = to->head_factor * head[(i + 1) * columns + j];
+    }
 }
 
 // Room for float arrays, taken one after the other.
