@@ -24,7 +24,7 @@ that others reach for less does not. The front is that of predicted scores: the 
 luck. Candidates are taken from every range of cost, then one of them with chances that fall with its cost
 just so fast that the money lasts, spent slowly while much is to be learned; of the late trials every third
 seeks the highest score alone. While no score stands out of the noise, a front would be a front of noise and
-cheap trials would show nothing: then trials go far round the centre, at what can be afforded, until scores
+cheap trials would show nothing: then trials go round the centre, at what can be afforded, until scores
 that are left out are predicted from the others: what fits all of them may be their noise. Where the least
 time to a target score is sought, the front counts only from a little below the best score so far up to the
 target, and no trial seeks a higher one.
@@ -63,7 +63,7 @@ WHOLE = ("max_trials", "workers", "seed", "trial", "seeds", "curve_points")  # o
 ROOT = Path(__file__).resolve().parent
 
 SEARCH_WIDTH = 0.5  # of the noise round a good point, in units of a parameter's scale
-GROPE_WIDTH = 0.7  # of the noise round the centre, while no score stands out
+GROPE_WIDTH = 0.4  # of the noise round the centre, while no score stands out
 CANDIDATES = 1000  # looked at in each of three rounds
 SIGNAL = 3.0  # standard deviations of noise above which a score counts as seen,
 EXPLAINED = 0.3  # where so much of the variance of scores that are left out is predicted
@@ -355,7 +355,7 @@ class Bayesian(Sampler):
         lucky = self.score.explained < EXPLAINED and self.target == math.inf  # near a target none is by luck
         if lucky or not seen.any():  # nothing stands out of the noise
             low = math.log(money / left) if self.budget else (cheapest + min(limit, found.cost.max())) / 2
-            return self.grope(max(low - 0.2, cheapest - 0.5), limit)
+            return self.grope(max(low - 0.7, cheapest - 0.5), limit)
         high = min(self.steps[-1] + math.log(3), limit)
         low = max(cheapest - 0.7, min(self.steps[seen.argmax()] - math.log(3), high - 1))
         edges = np.linspace(low, max(high, low + 0.2), 2 + int(max(high - low, 0) / 0.35))
@@ -389,7 +389,7 @@ class Bayesian(Sampler):
         return found.points[self.rng.choice(best, p=chances(thrift))]
 
     def grope(self, low: float, limit: float) -> np.ndarray:
-        """Far and wide round the centre, at log costs from `low` to five times that."""
+        """Round the centre, at log costs from `low` to five times that."""
         shape = (4 * CANDIDATES, self.dimensions)
         points = np.clip(self.space.centre + GROPE_WIDTH * self.rng.standard_normal(shape), -1, 1)
         points = np.where(self.rng.random(shape) < 0.1, self.rng.uniform(-1, 1, shape), points)
