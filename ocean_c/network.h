@@ -635,6 +635,18 @@ INLINE void both_operands(int bfloat16, int rows, int columns, const float *numb
         memcpy(over_rows, numbers, (int64_t)rows * columns * sizeof *numbers);
 }
 
+// c [wide, wide] += a [wide, depth] b [depth, wide] where that is symmetric: what is above its diagonal blocks is copied.
+INLINE void add_symmetric(int bfloat16, int wide, int64_t depth, const Operand *a, int64_t a_row,
+                          int64_t a_depth, const Operand *b, float *c) {
+    for (int64_t first = 0, next; first < wide; first = next) {
+        next = wide - first > 4 * WIDE ? first + 4 * WIDE : wide;
+        add_product(bfloat16, wide - first, next - first, depth, a + first * a_row, a_row, a_depth, b + first,
+                    wide, c + first * wide + first, wide);
+        for (int64_t i = first; i < next; i++)
+            for (int64_t j = next; j < wide; j++) c[i * wide + j] = c[j * wide + i];
+    }
+}
+
 INLINE void newton_schulz(int bfloat16, int rows, int columns, float *x) {
     const float a = 3.4445f, b = -4.7750f, c = 2.0315f;
     const int tall = rows >= columns, many = ((tall ? rows : columns) + 1) / 2 * 2,
@@ -655,11 +667,10 @@ INLINE void newton_schulz(int bfloat16, int rows, int columns, float *x) {
     for (int step = 0; step < 5; step++) { // y becomes y (a + b gram + c gram²)
         both_operands(bfloat16, many, wide, y, across, down);
         memset(gram, 0, square * sizeof *gram);
-        add_product(bfloat16, wide, wide, many / pack, down, 1, wide, down, wide, gram, wide);
+        add_symmetric(bfloat16, wide, many / pack, down, 1, wide, down, gram);
         both_operands(bfloat16, wide, wide, gram, gram_across, gram_down);
         for (int64_t i = 0; i < square; i++) sum[i] = b / c * gram[i];
-        add_product(bfloat16, wide, wide, wide / pack, gram_across, wide / pack, 1, gram_down, wide, sum,
-                    wide);
+        add_symmetric(bfloat16, wide, wide / pack, gram_across, wide / pack, 1, gram_down, sum);
         for (int64_t i = 0; i < square; i++) sum[i] *= c;
         both_operands(bfloat16, wide, wide, sum, sum_across, sum_down);
         for (int64_t i = 0; i < size; i++) y[i] *= a;
