@@ -42,6 +42,7 @@ import importlib.util
 import math
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -505,7 +506,8 @@ class Trainer:
             self.advantages = gpu.advantages_triton
         if not on_gpu and (":" not in args.env or build.has_compiler()):  # those of others need no compiler
             self.advantages = cpu.load_advantages()
-            self.optimizer.kernel = cpu.load_muon_step(self.optimizer, self.parallel)
+            parallel = weakref.WeakMethod(self.parallel)  # the optimizer does not keep its trainer
+            self.optimizer.kernel = cpu.load_muon_step(self.optimizer, lambda *work: parallel()(*work))
             try:
                 cpu.speed_up(self.policy, args.precision == "bfloat16")
             except ValueError as error:

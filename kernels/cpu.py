@@ -77,7 +77,8 @@ def load_muon_step(muon: Any, parallel: Callable = map) -> Callable[[Any], None]
     and moves them otherwise."""
     if any(p.dtype != torch.float32 or not p.is_contiguous() for g in muon.param_groups for p in g["params"]):
         return None
-    step_in_c = partial(muon_step, build.load("network", DECLARATIONS), parallel)
+    library = build.load("network", DECLARATIONS)
+    step_in_c = partial(muon_step, library, parallel)
     generator, same = torch.Generator().manual_seed(0), True
     try:
         settings = {name: muon.param_groups[0][name] for name in ("beta1", "beta2", "eps")}
@@ -96,9 +97,21 @@ def load_muon_step(muon: Any, parallel: Callable = map) -> Callable[[Any], None]
                     step(made_up)
                 ends.append(parameters)
             same &= all((a - b).abs().max() < 1e-5 for a, b in zip(*ends, strict=True))
+        for shape in {p.flatten(1).shape for g in muon.param_groups if not g["adam"] for p in g["params"]}:
+            same &= min(shape) < 64 or orthogonalizes(library, muon, torch.randn(shape, generator=generator))
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError):  # of one that works otherwise
         same = False
     return step_in_c if same else None
+
+
+def orthogonalizes(library: Any, muon: Any, matrix: Tensor) -> bool:
+    """Whether C does to a large matrix what `muon.orthogonalize` does, with the optimizer's precision."""
+    x, bfloat16 = matrix.clone(), bool(muon.dtype == torch.bfloat16 and library.lib.lstm_has_bfloat16())
+    library.lib.orthogonalize(bfloat16, *x.shape, pointer_to(library.ffi, x))
+    rounded = muon.orthogonalize(matrix.unsqueeze(0), dtype=muon.dtype)[0]
+    if bfloat16 and rounded.equal(muon.orthogonalize(matrix.unsqueeze(0))[0]):
+        return False  # which takes no notice of the precision
+    return bool((x - rounded).norm() <= (0.05 if bfloat16 else 1e-3) * rounded.norm())
 
 
 def has_bfloat16() -> bool:
@@ -219,7 +232,8 @@ class LSTM(Kernel):
                  z: Tensor, gates: Tensor, c: Tensor) -> tuple:
         """From gradients by what `forward` gave, those by x, the first state and the parameters."""
         (rows, horizon), wide = dh.shape[:2], z.shape[2]
-        gates = gates.clone()  # which C overwrites; retain_graph asks for them again
+        if not self.bfloat16:
+            gates = gates.clone()  # which C overwrites; retain_graph asks for them again
         dh, dc = dh.transpose(0, 1).clone(memory_format=torch.contiguous_format), dc_last.contiguous().clone()
         dh[-1] += dh_last
         dgates = torch.empty(horizon, self.paired(rows), 4 * self.hidden) if self.bfloat16 else gates
@@ -357,11 +371,12 @@ def network_agrees(trainer: Any) -> bool:
                 trainer.old_values = values + pick(0.5 * reach, 2 * reach)
                 targets = values + pick(0.3 * reach, 4 * reach, 3.1)
             advantages = torch.randn(rows, horizon, generator=generator)
+            drawn = torch.randint(rows, (rows,), generator=generator)  # some of them often
             noise = policy.noise(rows, generator=generator)
             results = []
             for policy.network in (None, network):
                 *played, (h, c) = policy.play(s.observations[:, 0], (s.h, s.c), noise)
-                gradients, *rest = trainer.gradients(torch.arange(rows), advantages, targets, rows * horizon)
+                gradients, *rest = trainer.gradients(drawn, advantages[drawn], targets[drawn], rows * horizon)
                 results.append([*played, h, c, *gradients, *rest])
             for a, b in zip(*results, strict=True):
                 if not (a.double() - b.double()).norm() <= 1e-3 * a.double().norm() + 1e-6:

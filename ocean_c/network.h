@@ -157,7 +157,7 @@ INLINE Vector choose(Integers which, Vector yes, Vector no) {
     return (Vector)((which & (Integers)yes) | (~which & (Integers)no));
 }
 
-// 2^x: 2^floor(x) times a polynomial for the rest, to 1e-7 of it.
+// 2^x: 2^floor(x) times a polynomial for the rest, to 2e-7 of it.
 INLINE Vector power_of_two(Vector x) {
 #ifdef __AVX512DQ__
     const Vector r = (Vector)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);

@@ -133,7 +133,7 @@ def test_network(env, settings, bfloat16):
     kernel, network = policy.kernel, policy.network
     trainer.collect()
     s.logprobs += 0.3 * torch.randn_like(s.logprobs)  # ratios on both sides of the clip
-    s.valid[::3] = 0
+    s.valid[1::3] = 0
     trainer.old_values = s.values + 0.5 * torch.randn_like(s.values)
     index, made_up = torch.tensor([3, 0, 3, 9, 15, 3, 1, 2, 4]), torch.randn(2, 16, 16)
     of_segments, of_draws = made_up[:, index], made_up[:, : len(index)]
@@ -146,6 +146,7 @@ def test_network(env, settings, bfloat16):
         once, *rest = trainer.gradients(index, *of_segments, 80)  # in C what was drawn often is computed once
         anew, *more = trainer.gradients(index, *of_draws, 80)
         results.append((drawn.float(), logprobs, values, *last, *once, *rest, *anew, *more))
+    assert all(x.norm() > 0 for x in once)
     for want, got in zip(*results, strict=True):
         assert (got - want).norm() <= (0.05 if bfloat16 else 1e-5) * want.norm() + 1e-7
 
@@ -268,7 +269,7 @@ def test_an_edited_network_is_not_overruled(monkeypatch, capsys):
         assert policy.network is None and bool(policy.kernel) == kernel
 
 
-def make_muons(adam: bool) -> tuple[cleanpuffer.Muon, cleanpuffer.Muon]:
+def make_muons(adam: bool, dtype: torch.dtype | None = None) -> tuple[cleanpuffer.Muon, cleanpuffer.Muon]:
     """One that is not changed and one whose steps are taken in C, of equal parameters of many shapes."""
     shapes = ((7,), (128, 32), (32, 128), (1, 32), (17, 33), (16, 3, 3, 3), (64, 64), (256, 65), (63, 200))
     muons = []
@@ -276,7 +277,7 @@ def make_muons(adam: bool) -> tuple[cleanpuffer.Muon, cleanpuffer.Muon]:
         torch.manual_seed(0)
         parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
         parameters[1].lr_factor = 0.5
-        muons.append(cleanpuffer.Muon(parameters, 0.1, beta1=0.9, beta2=0.99, eps=1e-6, adam=adam))
+        muons.append(cleanpuffer.Muon(parameters, 0.1, 0.9, 0.99, 1e-6, adam, dtype))
     muons[1].kernel = cpu.load_muon_step(muons[1])
     assert muons[1].kernel
     return tuple(muons)
@@ -332,6 +333,21 @@ def test_orthogonalize_in_c(shape, bfloat16):
     assert (x - want).norm() <= (0.05 if bfloat16 else 1e-4) * want.norm()
 
 
+def test_muon_in_c_with_bfloat16():
+    """Only matrices with 64 rows and columns are rounded."""
+    needs(True)
+    muons = make_muons(False, torch.bfloat16)
+    before = [p.clone() for p in parameters_of(muons[0])]
+    gradients = [torch.randn(p.shape) for p in before]
+    for muon in muons:
+        for p, gradient in zip(parameters_of(muon), gradients, strict=True):
+            p.grad = gradient
+        muon.step()
+    for begun, want, got in zip(before, *map(parameters_of, muons), strict=True):
+        large = min(want.flatten(1).shape) >= 64 if want.ndim > 1 else False
+        assert (got - want).norm() <= (0.05 if large else 1e-4) * (want - begun).norm()
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_muon_in_c_does_not_lose_what_is_not_finite(bad):
     """A diverged run is to end as one."""
@@ -356,6 +372,15 @@ def test_an_edited_muon_is_what_counts(monkeypatch):
     def wide(matrices, steps=5, dtype=None):
         return orthogonalize(matrices, steps + (matrices.shape[2] > matrices.shape[1]), dtype)
 
+    def large(matrices, steps=5, dtype=None):
+        return orthogonalize(matrices, steps + (min(matrices.shape[1:]) > 100), dtype)
+
+    def in_bfloat16(matrices, steps=5, dtype=None):
+        return orthogonalize(matrices, steps + 3 * (dtype is not None), dtype)
+
+    def never_rounded(matrices, steps=5, dtype=None):
+        return orthogonalize(matrices, steps)
+
     def decay(self):
         for group in self.param_groups:
             torch._foreach_mul_(group["params"], 1 - 1e-4 * group["lr"])
@@ -373,6 +398,10 @@ def test_an_edited_muon_is_what_counts(monkeypatch):
     for edit in (longer, wide):
         monkeypatch.setattr(cleanpuffer.Muon, "orthogonalize", staticmethod(edit))
         assert not in_c()
+    for edit in (orthogonalize, large, in_bfloat16, never_rounded):
+        monkeypatch.setattr(cleanpuffer.Muon, "orthogonalize", staticmethod(edit))
+        rounds = edit in (in_bfloat16, never_rounded) and not cpu.has_bfloat16()
+        assert bool(make_trainer(hidden_size=128).optimizer.kernel) == (edit is orthogonalize or rounds)
     monkeypatch.setattr(cleanpuffer.Muon, "orthogonalize", staticmethod(orthogonalize))
     for edit in (decay, clipped, lambda self, closure: None):
         monkeypatch.setattr(cleanpuffer.Muon, "step", edit)

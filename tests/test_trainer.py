@@ -1,10 +1,12 @@
 """The trainer's parts: optimizer, advantages, rollout, update, same bits, score."""
 
+import gc
 import itertools
 import math
 import shutil
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -379,6 +381,20 @@ def test_minibatches_see_what_training_refreshed():
     assert (calls[-1][1] != rollout_values).any() and (calls[-1][5] != 1).any()
     assert torch.equal(trainer.old_values, rollout_values)
     assert max(norms) <= 0.01 * 1.001
+
+
+def test_a_trainer_goes_when_it_is_let_go():
+    """And not when Python looks for cycles: its buffers are large."""
+    trainer = make_trainer()
+    trainer.collect()
+    trainer.update()
+    reference = weakref.ref(trainer)
+    gc.disable()
+    try:
+        del trainer
+        assert reference() is None
+    finally:
+        gc.enable()
 
 
 def test_shards_give_the_minibatch_gradient():
