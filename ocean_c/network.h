@@ -625,14 +625,12 @@ static void network_gradients(const Network *net, const Samples *whole, int begi
     free(memory);
 }
 
-// Numbers [rows, columns] as operands that are summed over columns and, made from these, over rows.
+// Numbers [rows, columns] as operands that are summed over columns and, made from these, over rows. In float32 both are
+// the same.
 INLINE void both_operands(int bfloat16, int rows, int columns, const float *numbers, Operand *over_columns,
                           Operand *over_rows) {
     to_operands(bfloat16, rows * columns, numbers, over_columns);
-    if (bfloat16)
-        pair_rows(rows, columns, over_columns, over_rows);
-    else
-        memcpy(over_rows, numbers, (int64_t)rows * columns * sizeof *numbers);
+    if (bfloat16) pair_rows(rows, columns, over_columns, over_rows);
 }
 
 // c [wide, wide] += a [wide, depth] b [depth, wide] where that is symmetric: what is above its diagonal blocks is copied.
@@ -654,9 +652,9 @@ INLINE void newton_schulz(int bfloat16, int rows, int columns, float *x) {
     const int64_t size = (int64_t)many * wide, square = (int64_t)wide * wide;
     float *memory = malloc((3 * size + 6 * square + 64) * sizeof *memory), *room = memory;
     float *y = take(&room, size), *gram = take(&room, square), *sum = take(&room, square);
-    Operand *across = take(&room, size), *down = take(&room, size); // of y
-    Operand *gram_across = take(&room, square), *gram_down = take(&room, square);
-    Operand *sum_across = take(&room, square), *sum_down = take(&room, square);
+    Operand *across = take(&room, size), *down = bfloat16 ? take(&room, size) : across; // of y
+    Operand *gram_across = take(&room, square), *gram_down = bfloat16 ? take(&room, square) : gram_across;
+    Operand *sum_across = take(&room, square), *sum_down = bfloat16 ? take(&room, square) : sum_across;
     double squares = 0;
     for (int64_t i = 0; i < (int64_t)rows * columns; i++) squares += (double)x[i] * x[i];
     const float norm = sqrt(squares), scale = 1 / (norm < 1e-7f ? 1e-7f : norm);
