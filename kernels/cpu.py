@@ -66,8 +66,8 @@ def muon_step(library: Any, parallel: Callable, muon: Any) -> None:
             tensors.append((p, p.grad.contiguous(), momentum, *(variance or [None])))  # kept for C
             pointers = (pointer_to(library.ffi, x) for x in tensors[-1])
             (large if wide else small).append((*shape, wide and bfloat16, *numbers, *pointers))
-    calls = [[moved] for moved in large] + ([small] if small else [])
-    calls = [(len(moved), library.ffi.new("Moved[]", moved), int(muon.steps)) for moved in calls]
+    parts = [[moved] for moved in large] + ([small] if small else [])
+    calls = [(len(part), library.ffi.new("Moved[]", part), int(muon.steps)) for part in parts]
     list(parallel(lambda call: library.lib.muon_step(*call), calls))
     torch.autograd.graph.increment_version([p for p, *_ in tensors])
 
