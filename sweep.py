@@ -291,7 +291,7 @@ class Bayesian(Sampler):
             waiting = self.look(np.array([self.space.to_unit(params) for params in self.running]))
             points, means = np.concatenate((points, waiting.points)), np.concatenate((means, waiting.mean))
             costs, self.waiting = np.concatenate((costs, waiting.cost)), np.exp(waiting.cost).sum()
-        front = pareto(means, costs)
+        front = pareto(means := np.minimum(means, self.top), costs)  # beliefs go beyond what is enough
         self.base = min(np.arcsinh(CLOSE * np.sinh(means.max())), means.max()) if goal else self.floor
         front = front[means[front] >= self.base]
         self.points, self.front, self.steps = points[front], means[front], costs[front]

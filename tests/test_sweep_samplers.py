@@ -562,6 +562,17 @@ def test_beyond_a_target_only_costs_count():
     assert np.sinh(first.base) == pytest.approx(sweep.CLOSE * np.sinh(first.front[-1]), rel=0.1)
 
 
+def test_a_belief_in_more_than_a_target_hides_nothing(monkeypatch):
+    """Smooth processes rise beyond the target where runs have reached it; what reaches it sooner still counts."""
+    sampler = told((DEFAULT, None), reached(30, 0.2), target=0.2)
+    sampler.suggest()
+    predict = sampler.score.predict
+    monkeypatch.setattr(sampler.score, "predict", lambda x: (predict(x)[0] + 0.3, predict(x)[1]))
+    sampler.learn(*sampler.successes())
+    assert sampler.base < sampler.top
+    assert sampler.growth(sampler.candidates(), sampler.steps[-1]).max() > -10
+
+
 def test_the_least_time_to_a_target_is_found():
     """No run of less than 0.04 s scores 0.2."""
     sampler = told((DEFAULT, None), reached(20, 0.2), target=0.2, budget=60)
