@@ -63,7 +63,7 @@ WHOLE = ("max_trials", "workers", "seed", "trial", "seeds", "curve_points")  # o
 ROOT = Path(__file__).resolve().parent
 
 SEARCH_WIDTH = 0.5  # of the noise round a good point, in units of a parameter's scale
-GROPE_WIDTH = 0.4  # of the noise round the centre, while no score stands out
+GROPE_WIDTHS = 0.4, 0.7  # of the noise round the centre, while no score stands out: without, with a target
 CANDIDATES = 1000  # looked at in each of three rounds
 SIGNAL = 3.0  # standard deviations of noise above which a score counts as seen,
 EXPLAINED = 0.3  # where so much of the variance of scores that are left out is predicted
@@ -391,8 +391,8 @@ class Bayesian(Sampler):
     def grope(self, low: float, limit: float) -> np.ndarray:
         """Round the centre, at log costs from `low` to five times that."""
         shape = (4 * CANDIDATES, self.dimensions)
-        points = np.clip(self.space.centre + GROPE_WIDTH * self.rng.standard_normal(shape), -1, 1)
-        points = np.where(self.rng.random(shape) < 0.1, self.rng.uniform(-1, 1, shape), points)
+        points = self.space.centre + GROPE_WIDTHS[self.target < math.inf] * self.rng.standard_normal(shape)
+        points = np.where(self.rng.random(shape) < 0.1, self.rng.uniform(-1, 1, shape), points.clip(-1, 1))
         cost = min(low + min(self.rng.exponential(0.8), math.log(5)), limit)
         away = abs(self.cost.predict(points)[0] - cost)
         nearest = np.flatnonzero(away <= max(0.2, np.partition(away, 30)[30]))
