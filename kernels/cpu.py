@@ -237,7 +237,7 @@ class LSTM(Kernel):
         dh, dc = dh.transpose(0, 1).clone(memory_format=torch.contiguous_format), dc_last.contiguous().clone()
         dh[-1] += dh_last
         dgates = torch.empty(horizon, self.paired(rows), 4 * self.hidden) if self.bfloat16 else gates
-        dz = torch.zeros(horizon, rows, wide)
+        dz = torch.empty(horizon, rows, wide)
         dweights, dbias = torch.zeros(4 * self.hidden, wide), torch.zeros(4 * self.hidden)
         self.call("lstm_backward", self.sizes(rows, horizon), c_first, weights, z, c, dh, gates, dgates,
                   torch.empty(rows, 4 * self.hidden), dc, dz, dweights, dbias)

@@ -100,12 +100,14 @@ INLINE void product_tile(int bfloat16, int rows, int vectors, int depth, const O
     }
 }
 
-INLINE void add_tile(int bfloat16, int rows, int vectors, int depth, const Operand *a, int64_t a_row,
-                     int64_t a_depth, const Operand *b, int64_t b_depth, float *c, int64_t c_row) {
+INLINE void tile(int bfloat16, int rows, int vectors, int depth, const Operand *a, int64_t a_row,
+                 int64_t a_depth, const Operand *b, int64_t b_depth, const float *first, int64_t first_row,
+                 float *c, int64_t c_row) {
     Vector sums[ROWS][4];
 #pragma GCC unroll 8
     for (int row = 0; row < rows; row++)
-        for (int v = 0; v < vectors; v++) sums[row][v] = *at(c + row * c_row + v * WIDE);
+        for (int v = 0; v < vectors; v++)
+            sums[row][v] = first ? *at(first + row * first_row + v * WIDE) : (Vector){0};
     product_tile(bfloat16, rows, vectors, depth, a, a_row, a_depth, b, b_depth, sums);
 #pragma GCC unroll 8
     for (int row = 0; row < rows; row++)
@@ -118,39 +120,50 @@ INLINE int tile_rows(int left) {
 }
 
 // The same for the three numbers of rows, each compiled for itself.
-INLINE void add_tiles(int bfloat16, int rows, int vectors, int depth, const Operand *a, int64_t a_row,
-                      int64_t a_depth, const Operand *b, int64_t b_depth, float *c, int64_t c_row) {
+INLINE void tiles(int bfloat16, int rows, int vectors, int depth, const Operand *a, int64_t a_row,
+                  int64_t a_depth, const Operand *b, int64_t b_depth, const float *first, int64_t first_row,
+                  float *c, int64_t c_row) {
     if (rows == ROWS)
-        add_tile(bfloat16, ROWS, vectors, depth, a, a_row, a_depth, b, b_depth, c, c_row);
+        tile(bfloat16, ROWS, vectors, depth, a, a_row, a_depth, b, b_depth, first, first_row, c, c_row);
     else if (rows == FEW)
-        add_tile(bfloat16, FEW, vectors, depth, a, a_row, a_depth, b, b_depth, c, c_row);
+        tile(bfloat16, FEW, vectors, depth, a, a_row, a_depth, b, b_depth, first, first_row, c, c_row);
     else
-        add_tile(bfloat16, 1, vectors, depth, a, a_row, a_depth, b, b_depth, c, c_row);
+        tile(bfloat16, 1, vectors, depth, a, a_row, a_depth, b, b_depth, first, first_row, c, c_row);
 }
 
-// c [rows, columns] += a [rows, depth] b [depth, columns]; columns are a multiple of WIDE.
-INLINE void add_product(int bfloat16, int rows, int columns, int64_t depth, const Operand *a, int64_t a_row,
-                        int64_t a_depth, const Operand *b, int64_t b_depth, float *c, int64_t c_row) {
+// c [rows, columns] = first + a [rows, depth] b [depth, columns]; columns are a multiple of WIDE. first is [rows, columns],
+// with a step of 0 one row for all, or null for zeros.
+INLINE void product(int bfloat16, int rows, int columns, int64_t depth, const Operand *a, int64_t a_row,
+                    int64_t a_depth, const Operand *b, int64_t b_depth, const float *first, int64_t first_row,
+                    float *c, int64_t c_row) {
     for (int64_t from = 0; from < depth; from += DEPTH, a += DEPTH * a_depth, b += DEPTH * b_depth) {
         const int deep = depth - from < DEPTH ? depth - from : DEPTH;
+        if (from) first = c, first_row = c_row;
         for (int column = 0, vectors; column < columns; column += vectors * WIDE) {
             vectors = columns - column >= 4 * WIDE ? 4 : columns - column >= 2 * WIDE ? 2 : 1;
             for (int row = 0, tall; row < rows; row += tall) {
                 tall = tile_rows(rows - row);
                 const Operand *a_tile = a + row * a_row, *b_tile = b + column;
+                const float *first_tile = first ? first + row * first_row + column : NULL;
                 float *c_tile = c + row * c_row + column;
                 if (vectors == 4)
-                    add_tiles(bfloat16, tall, 4, deep, a_tile, a_row, a_depth, b_tile, b_depth, c_tile,
-                              c_row);
+                    tiles(bfloat16, tall, 4, deep, a_tile, a_row, a_depth, b_tile, b_depth, first_tile,
+                          first_row, c_tile, c_row);
                 else if (vectors == 2)
-                    add_tiles(bfloat16, tall, 2, deep, a_tile, a_row, a_depth, b_tile, b_depth, c_tile,
-                              c_row);
+                    tiles(bfloat16, tall, 2, deep, a_tile, a_row, a_depth, b_tile, b_depth, first_tile,
+                          first_row, c_tile, c_row);
                 else
-                    add_tiles(bfloat16, tall, 1, deep, a_tile, a_row, a_depth, b_tile, b_depth, c_tile,
-                              c_row);
+                    tiles(bfloat16, tall, 1, deep, a_tile, a_row, a_depth, b_tile, b_depth, first_tile,
+                          first_row, c_tile, c_row);
             }
         }
     }
+}
+
+// c += a b
+INLINE void add_product(int bfloat16, int rows, int columns, int64_t depth, const Operand *a, int64_t a_row,
+                        int64_t a_depth, const Operand *b, int64_t b_depth, float *c, int64_t c_row) {
+    product(bfloat16, rows, columns, depth, a, a_row, a_depth, b, b_depth, c, c_row, c, c_row);
 }
 
 INLINE Vector choose(Integers which, Vector yes, Vector no) {
@@ -344,14 +357,15 @@ INLINE void backward(int bfloat16, const LstmSizes *sizes, const float *c_first,
                         *at(dgate + row * 4 * hidden + to) = change[0][kind];
                 }
             }
-        add_product(bfloat16, rows, wide, depth, across, depth, 1, weights, wide, dz + t * rows * wide, wide);
+        product(bfloat16, rows, wide, depth, across, depth, 1, weights, wide, NULL, 0, dz + t * rows * wide,
+                wide);
     }
     add_product(bfloat16, 4 * hidden, wide, pairs * sizes->horizon, dgates, 1, 4 * hidden, z, wide, dweights,
                 wide);
 }
 
-// From the gradient of h, dh [horizon, rows, hidden], those of the weights [4 hidden, inputs + hidden], of the bias
-// [4 hidden] and, in dz [horizon, rows, inputs + hidden], of x and h_{t-1}. All begin as zeros. dc [rows, hidden] goes from
+// From the gradient of h, dh [horizon, rows, hidden], those of the weights [4 hidden, inputs + hidden] and of the bias
+// [4 hidden], which are added to, and, in dz [horizon, rows, inputs + hidden], of x and h_{t-1}. dc [rows, hidden] goes from
 // the gradient of the last c to that of c_first. weights and z are operands that are summed over rows, and so are the
 // gates' own gradients, dgates. Without bfloat16 these may take the place of gates, and scratch [rows, 4 hidden] is
 // not used.
@@ -364,25 +378,31 @@ static void lstm_backward(const LstmSizes *sizes, const float *c_first, const Op
         backward(0, sizes, c_first, weights, z, c, dh, gates, dgates, scratch, dc, dz, dweights, dbias);
 }
 
-// out [rows, columns] = in [rows, depth] weights [1 + depth, columns], whose first row is the bias. in_row and out_row
-// are steps to the next row.
-static void linear(int rows, int depth, int columns, const float *in, int64_t in_row, const float *weights,
-                   float *out, int64_t out_row) {
-    for (int64_t row = 0; row < rows; row++) memcpy(out + row * out_row, weights, columns * sizeof *out);
-    add_product(0, rows, columns, depth, in, in_row, 1, weights + columns, columns, out, out_row);
+INLINE float total(Vector x) {
+#ifdef __AVX512F__
+    return _mm512_reduce_add_ps((__m512)x);
+#else
+    float sum = 0;
+    for (int i = 0; i < WIDE; i++) sum += x[i];
+    return sum;
+#endif
 }
 
-// Adds its gradients to dweights [1 + depth, columns] from dout [rows, columns].
-static void linear_backward(int rows, int depth, int columns, const float *in, int64_t in_row,
-                            const float *dout, int64_t dout_row, float *dweights) {
-    for (int64_t row = 0; row < rows; row++)
-        for (int i = 0; i < columns; i++) dweights[i] += dout[row * dout_row + i];
-    add_product(0, depth, columns, rows, in, 1, in_row, dout, dout_row, dweights + columns, columns);
+// out [rows, 4] = bias [4] + in [rows, depth] weights [4, depth], by dot products.
+INLINE void dots(int rows, int depth, const float *in, const float *weights, const float *bias, float *out,
+                 int64_t out_row) {
+    Vector sums[2][4] = {0};
+    for (int k = 0; k < depth; k += WIDE)
+        for (int j = 0; j < 4; j++)
+            for (int row = 0; row < rows; row++)
+                sums[row][j] += *at(in + row * depth + k) * *at(weights + j * depth + k);
+    for (int row = 0; row < rows; row++)
+        for (int j = 0; j < 4; j++) out[row * out_row + j] = bias[j] + total(sums[row][j]);
 }
 
 // A policy: a linear layer with relu, an LSTM, and a linear layer to `columns` heads, a multiple of 16: a logit for each
-// action, the value, and nothing. encoder [1 + numbers, inputs] and head [1 + hidden, columns] are as `linear` takes
-// them, packed and weights as lstm_forward and lstm_backward do; head_transposed [columns, hidden] has no bias. Where an
+// action, the value, and nothing. encoder [1 + numbers, inputs] and head [1 + hidden, columns] have the bias first,
+// head_transposed [columns, hidden] has none; packed and weights are as lstm_forward and lstm_backward take them. Where an
 // observation has a 0 among its `masks` numbers from `mask` on, the logit of that index is -1e9.
 typedef struct Network {
     int numbers, inputs, hidden, actions, columns, mask, masks, bfloat16;
@@ -437,7 +457,7 @@ static void network_collect(const Network *net, int shards, int64_t size, float 
     for (int64_t j = 0; j <= actions; j++) {
         float *row = j < actions ? to->actor + j * hidden : to->critic;
         *(j < actions ? to->actor_bias + j : to->critic_bias) = head[j];
-        for (int i = 0; i < hidden; i++) row[i] = to->head_factor * head[(i + 1) * columns + j];
+        for (int i = 0; i < hidden; i++) row[i] = to->head_factor * head[columns + j * hidden + i];
     }
 }
 
@@ -448,7 +468,23 @@ INLINE float *take(float **room, int64_t count) {
     return taken;
 }
 
-// From observations [rows, horizon, numbers] and a state [rows, hidden] to heads [rows, horizon, columns]; x [horizon, rows,
+// Heads [rows, columns], of which no more than are used, from h [rows, hidden]. Few take less time as dot products.
+static void read_heads(const Network *net, int rows, const float *h, float *heads, int64_t heads_row) {
+    const int hidden = net->hidden;
+    if (net->actions >= 8) {
+        product(0, rows, net->columns, hidden, h, hidden, 1, net->head + net->columns, net->columns,
+                net->head, 0, heads, heads_row);
+        return;
+    }
+    for (int row = 0; row < rows; row += 2, h += 2 * hidden, heads += 2 * heads_row)
+        for (int j = 0; j <= net->actions; j += 4)
+            if (row + 1 < rows)
+                dots(2, hidden, h, net->head_transposed + j * hidden, net->head + j, heads + j, heads_row);
+            else
+                dots(1, hidden, h, net->head_transposed + j * hidden, net->head + j, heads + j, heads_row);
+}
+
+// From observations [horizon, rows, numbers] and a state [rows, hidden] to heads [rows, horizon, columns]; x [horizon, rows,
 // inputs] is the LSTM's input, the rest as for lstm_forward.
 static void network_forward(const Network *net, const LstmSizes *sizes, const float *observations,
                             const float *h_first, const float *c_first, float *x, Operand *z,
@@ -456,30 +492,29 @@ static void network_forward(const Network *net, const LstmSizes *sizes, const fl
     const int rows = sizes->rows, horizon = sizes->horizon, numbers = net->numbers, columns = net->columns;
     const int64_t step = (int64_t)rows * net->hidden, x_step = (int64_t)rows * net->inputs;
     const int64_t z_step = paired(sizes) * (net->inputs + net->hidden);
-    for (int t = 0; t < horizon; t++, x += x_step) {
+    for (int t = 0; t < horizon; t++, x += x_step, observations += rows * numbers) {
         const float *h_last = t ? h + (t - 1) * step : h_first, *c_last = t ? c + (t - 1) * step : c_first;
-        linear(rows, numbers, net->inputs, observations + t * numbers, horizon * numbers, net->encoder, x,
-               net->inputs);
+        product(0, rows, net->inputs, numbers, observations, numbers, 1, net->encoder + net->inputs,
+                net->inputs, net->encoder, 0, x, net->inputs);
         for (int64_t i = 0; i < x_step; i++) x[i] = x[i] < 0 ? 0 : x[i]; // what is not a number stays so
         lstm_step(sizes, x, h_last, c_last, net->packed, z ? z + t * z_step : NULL, scratch,
                   gates ? gates + 4 * t * step : NULL, c + t * step, h + t * step);
-        linear(rows, net->hidden, columns, h + t * step, net->hidden, net->head, heads + t * columns,
-               horizon * columns);
+        read_heads(net, rows, h + t * step, heads + t * columns, horizon * columns);
         for (int64_t row = 0; row < rows; row++)
             for (int i = 0; i < net->masks; i++)
-                if (observations[(row * horizon + t) * numbers + net->mask + i] == 0)
+                if (observations[row * numbers + net->mask + i] == 0)
                     heads[(row * horizon + t) * columns + i] = -1e9f;
     }
 }
 
-// Powers of logits over the largest, to room for `columns`; the logarithm of their sum over `actions`.
-INLINE float log_sum_exp(const Network *net, const float *logits, float *most, float *powers) {
+// Powers of logits over the largest, to room for `columns`, and their sum over `actions`.
+INLINE float sum_exp(const Network *net, const float *logits, float *most, float *powers) {
     float sum = 0;
     *most = logits[0];
     for (int j = 1; j < net->actions; j++) *most = logits[j] > *most ? logits[j] : *most;
     for (int j = 0; j < net->columns; j += WIDE) *at(powers + j) = exponential(*at(logits + j) - *most);
     for (int j = 0; j < net->actions; j++) sum += powers[j];
-    return logf(sum);
+    return sum;
 }
 
 // `Policy.play`: one step of all rows, and the actions drawn [rows] with noise [rows, actions].
@@ -498,7 +533,7 @@ static void network_play(const Network *net, int rows, const float *observations
         int best = 0;
         for (int j = 1; j < actions; j++)
             if (heads[j] + noise[j] > heads[best] + noise[best]) best = j;
-        const float normalizer = log_sum_exp(net, heads, &most, powers);
+        const float normalizer = logf(sum_exp(net, heads, &most, powers));
         drawn[row] = best, logprobs[row] = heads[best] - most - normalizer, values[row] = heads[actions];
     }
     free(memory);
@@ -515,7 +550,7 @@ typedef struct Samples {
     float clip_coef, vf_coef, vf_clip_coef, ent_coef, count; // the loss is a sum divided by `count`
 } Samples;
 
-// PPO's loss: its gradient by heads [rows, horizon, columns], which begins as zeros, values and ratios, and the sums over
+// PPO's loss: its gradient by those heads [rows, horizon, columns] that are used, values and ratios, and the sums over
 // samples of five statistics: policy loss, value loss, entropy, KL, clipped.
 static void ppo(const Network *net, const Samples *of, const float *heads, float *dheads, double *stats) {
     const int columns = net->columns, actions = net->actions;
@@ -524,7 +559,8 @@ static void ppo(const Network *net, const Samples *of, const float *heads, float
     for (int64_t i = 0; i < (int64_t)of->rows * of->horizon; i++, heads += columns, dheads += columns) {
         const int64_t sample = of->index[i / of->horizon] * of->horizon + i % of->horizon;
         const int drawn = of->actions[sample];
-        const float normalizer = log_sum_exp(net, heads, &most, probabilities), inverse = expf(-normalizer);
+        const float sum = sum_exp(net, heads, &most, probabilities), normalizer = logf(sum),
+                    inverse = 1 / sum;
         float entropy = normalizer;
         for (int j = 0; j < actions; j++) {
             probabilities[j] *= inverse;
@@ -559,7 +595,7 @@ static void ppo(const Network *net, const Samples *of, const float *heads, float
 // Numbers that gradients_block needs room for, for every step and for every row.
 INLINE int64_t room_of_block(const Network *net, int64_t rows, int horizon) {
     const int64_t wide = net->inputs + net->hidden,
-                  step = 2 * net->columns + 11 * net->hidden + net->inputs + 2 * wide;
+                  step = 2 * net->columns + 11 * net->hidden + net->inputs + net->numbers + 2 * wide;
     return rows * horizon * step + rows * (7 * net->hidden + wide) + 256;
 }
 
@@ -567,41 +603,46 @@ INLINE int64_t room_of_block(const Network *net, int64_t rows, int horizon) {
 static void gradients_block(const Network *net, const Samples *of, float *memory, float *dencoder,
                             float *dweights, float *dbias, float *dhead, double *stats) {
     const int rows = of->rows, horizon = of->horizon, inputs = net->inputs, hidden = net->hidden;
-    const int numbers = net->numbers, columns = net->columns, wide = inputs + hidden;
+    const int numbers = net->numbers, columns = net->columns, used = net->actions + 1, wide = inputs + hidden;
     const LstmSizes sizes = {rows, horizon, inputs, hidden, net->bfloat16};
-    const int64_t steps = (int64_t)rows * horizon, step = (int64_t)rows * hidden,
-                  x_step = (int64_t)rows * inputs;
+    const int64_t steps = (int64_t)rows * horizon, step = (int64_t)rows * hidden;
     float *room = memory;
     float *dheads = take(&room, steps * columns), *dh = take(&room, steps * hidden), *dc = take(&room, step);
-    float *dz = take(&room, steps * wide), *zeros_end = room; // up to here they begin as zeros
+    float *dz = take(&room, steps * wide);
     float *heads = take(&room, steps * columns), *x = take(&room, steps * inputs),
-          *h_first = take(&room, step);
+          *observations = take(&room, steps * numbers), *h_first = take(&room, step);
     float *c_first = take(&room, step), *c = take(&room, steps * hidden), *h = take(&room, steps * hidden);
     float *gates = take(&room, 4 * steps * hidden), *dgates = gates;
     Operand *z = take(&room, paired(&sizes) * horizon * wide),
             *scratch = take(&room, rows * (4 * hidden + wide));
     if (net->bfloat16) dgates = take(&room, 4 * paired(&sizes) * horizon * hidden);
-    memset(memory, 0, (zeros_end - memory) * sizeof *memory);
+    memset(dc, 0, step * sizeof *dc);
     for (int row = 0; row < rows; row++) {
         memcpy(h_first + (int64_t)row * hidden, of->h + of->index[row] * hidden, hidden * sizeof *h);
         memcpy(c_first + (int64_t)row * hidden, of->c + of->index[row] * hidden, hidden * sizeof *c);
     }
-    network_forward(net, &sizes, of->observations, h_first, c_first, x, z, scratch, gates, c, h, heads);
+    for (int t = 0; t < horizon; t++)
+        for (int64_t row = 0; row < rows; row++)
+            memcpy(observations + (t * rows + row) * numbers,
+                   of->observations + (row * horizon + t) * numbers, numbers * sizeof *observations);
+    network_forward(net, &sizes, observations, h_first, c_first, x, z, scratch, gates, c, h, heads);
     ppo(net, of, heads, dheads, stats);
     for (int t = 0; t < horizon; t++) {
         const float *d = dheads + t * columns;
-        linear_backward(rows, hidden, columns, h + t * step, hidden, d, horizon * columns, dhead);
-        add_product(0, rows, hidden, columns, d, horizon * columns, 1, net->head_transposed, hidden,
-                    dh + t * step, hidden);
+        for (int64_t row = 0; row < rows; row++)
+            for (int j = 0; j < used; j++) dhead[j] += d[row * horizon * columns + j];
+        add_product(0, used, hidden, rows, d, 1, horizon * columns, h + t * step, hidden, dhead + columns,
+                    hidden);
+        product(0, rows, hidden, used, d, horizon * columns, 1, net->head_transposed, hidden, NULL, 0,
+                dh + t * step, hidden);
     }
     lstm_backward(&sizes, c_first, net->weights, z, c, dh, gates, dgates, scratch, dc, dz, dweights, dbias);
-    for (int t = 0; t < horizon; t++, x += x_step, dz += x_step + step) {
-        for (int64_t row = 0; row < rows; row++)
-            for (int i = 0; i < inputs; i++) // relu passes what was above 0; x becomes its own gradient
-                x[row * inputs + i] = x[row * inputs + i] > 0 ? dz[row * wide + i] : 0;
-        linear_backward(rows, numbers, inputs, of->observations + t * numbers, horizon * numbers, x, inputs,
-                        dencoder);
-    }
+    for (int64_t i = 0; i < steps; i++)
+        for (int j = 0; j < inputs; j++) { // relu passes what was above 0; x becomes its own gradient
+            x[i * inputs + j] = x[i * inputs + j] > 0 ? dz[i * wide + j] : 0;
+            dencoder[j] += x[i * inputs + j];
+        }
+    add_product(0, numbers, inputs, steps, observations, 1, numbers, x, inputs, dencoder + inputs, inputs);
 }
 
 // `Trainer.gradients` of the segments [begin, end) of a minibatch: adds to dencoder, dhead, dweights [4 hidden, inputs +
