@@ -523,6 +523,10 @@ class Trainer:
         if self.policy.network and not cpu.network_agrees(self):
             say("Policy or gradients() is not what the network in C computes: torch takes over, more slowly")
             self.policy.network = None
+        self.plays_in_c = bool(self.policy.network) and cpu.can_play(env)
+        if self.plays_in_c and not cpu.knows(type(self), type(self.policy), type(env)):
+            say("rollout(), or what it calls, was edited: it runs as it is written, more slowly than in C")
+            self.plays_in_c = False
         if not on_gpu:
             least = 1024 if self.policy.network else 2048  # steps: fewer are handed out too often
             self.shard = max(1, min(4096, max(least, args.minibatch_size // 4)) // args.horizon)
@@ -642,7 +646,12 @@ class Trainer:
         names = ("observations", "actions", "logprobs", "values", "rewards", "terminals", "truncations")
         into = SimpleNamespace(**{name: getattr(s, name)[rows].unbind(1) for name in names})
         cuts = []  # of every truncated episode: where it is, its last observation, the LSTM state there
-        for t in range(horizon):
+        if self.plays_in_c:
+            with profile("rollout forward"):
+                state, cuts, seconds = policy.network.rollout(env, group, s, state, noise)
+            profile.seconds["rollout forward"] -= seconds
+            profile.seconds["rollout environment"] += seconds
+        for t in range(0 if self.plays_in_c else horizon):
             with profile("rollout forward"), self.autocast():
                 drawn, logprobs, values, state = self.play[group](observations, state, noise[t, rows])
             with profile("rollout copy"):

@@ -201,6 +201,13 @@ class VecEnv(VectorEnv):
         job, self._jobs[group] = self._jobs[group], None
         return self._result(self._views[group], job.wait())
 
+    def in_c(self, group: int) -> tuple[int, Any, int, int]:
+        """For C that steps a group itself: the address of `int step(void *vec, int start, int end)`, which
+        takes `actions` as they are and gives how many rows were cut, and its arguments."""
+        self._check_idle("step")
+        step = self._ffi.cast("intptr_t", self._ffi.addressof(self._lib, "vec_step"))
+        return int(step), self._ffi.cast("void *", self._vec), *self._group(group)[:2]
+
     def _write_actions(self, actions: np.ndarray, view: tuple) -> None:
         start, end, rows, target = view[:4]
         try:

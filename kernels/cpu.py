@@ -1,12 +1,14 @@
 """Fast bodies of readable functions, in C, for processors: advantages, Muon, the LSTM, the network round it.
 
 Tests hold each to its readable version: `advantages_reference`, `Muon.step` and `Policy` with
-`Trainer.gradients` in cleanpuffer.py, and `lstm_reference` here. Whoever edits `Muon`, `Policy` or
-`gradients` need not edit this: a trainer compares `muon_step` and `Network` with them before it uses them.
-Without a compiler torch does the same.
+`Trainer.gradients` and `Trainer.rollout` in cleanpuffer.py, and `lstm_reference` here. Whoever edits these
+need not edit this: a trainer compares `muon_step` and `Network` with them before it uses them, and plays in C
+only if its rollout is written as it was when it was put into C. Without a compiler torch does the same.
 """
 
 import ctypes
+import hashlib
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 import build
 
 State = tuple[Tensor, Tensor]  # of an LSTM: h and c, each [rows, hidden]
+ROLLOUT = "7ac6a139efde30db"  # the fingerprint of what it does; a test names the new one
 
 
 def keep_freed_memory() -> None:
@@ -138,7 +141,8 @@ def lstm_reference(x: Tensor, state: State, weights: Tensor, bias: Tensor) -> tu
 def pointer_to(ffi: Any, x: Any) -> Any:
     """C's pointer to a tensor's numbers, a null pointer for None, and what else there is as it is."""
     if isinstance(x, Tensor):
-        return ffi.cast("int64_t *" if x.dtype == torch.int64 else "float *", x.data_ptr())
+        kinds = {torch.int64: "int64_t *", torch.uint8: "uint8_t *", torch.bool: "uint8_t *"}
+        return ffi.cast(kinds.get(x.dtype, "float *"), x.data_ptr())
     return ffi.NULL if x is None else x
 
 
@@ -280,6 +284,29 @@ class Network(Kernel):
         self.call("network_play", network, rows, *tensors, h, c, drawn, logprobs, values)
         return drawn, logprobs, values, (h, c)
 
+    def rollout(self, env: Any, group: int, s: Any, state: State, noise: Tensor) -> tuple[State, list, float]:
+        """The steps of `Trainer.rollout` of a group of a VecEnv, from `state` and into the segments s; Python
+        is back for steps that cut episodes. Gives the last state, the cuts and the environment's seconds."""
+        rows, horizon, cuts, (network, _) = env.rows(group), len(noise), [], self.weights()
+        states = [tuple(part.clone() for part in state), tuple(map(torch.empty_like, state))]
+        names = "observations", "actions", "rewards", "terminals", "truncations"
+        there = {name: torch.from_numpy(getattr(env, name)[rows]) for name in names}
+        into = {f"to_{name}": getattr(s, name)[rows] for name in (*names, "logprobs", "values")}
+        tensors = there | into | {"noise": noise[:, rows]}
+        tensors |= dict(zip(("h", "c", "h_next", "c_next"), (*states[0], *states[1]), strict=True))
+        of = self.ffi.new("Rollout *", {name: self.pointer(x) for name, x in tensors.items()})
+        of.rows, of.horizon, of.noise_step = rows.stop - rows.start, horizon, noise.stride(0)
+        of.small = there["observations"].dtype == torch.int8
+        step, of.vec, of.start, of.end = env.in_c(group)
+        of.vec_step = self.ffi.cast("int(*)(void *, int, int)", step)
+        while of.step < horizon:
+            if self.lib.network_rollout(network, of):
+                [index] = there["truncations"].nonzero(as_tuple=True)
+                times, (h, c) = torch.full_like(index, of.step - 1), states[of.step % 2]
+                last = torch.from_numpy(env.final_observations[rows])[index]
+                cuts.append((index + rows.start, times, last, h[index], c[index]))
+        return states[horizon % 2], cuts, of.seconds
+
     def gradients(self, s: Any, old_values: Tensor, index: Tensor, advantages: Tensor, targets: Tensor,
                   args: Any, count: int, shard: int, parallel: Callable) -> tuple:
         """As `Trainer.gradients`, of the segments s, in shards of so many that may be done in parallel. What
@@ -327,6 +354,30 @@ def speed_up(policy: Any, bfloat16: bool) -> None:
     linear = all(type(layer) is nn.Linear and layer.bias is not None for layer in layers)
     if linear and not policy.continuous and policy.table is None and policy.normalizer is None:
         policy.network = Network(policy, bfloat16)
+
+
+def can_play(env: Any) -> bool:
+    """Whether `Network.rollout` can step an environment: one of ours, its copies by the thread that asks."""
+    from envs.vector import VecEnv
+
+    small = env.observations.dtype.name in ("float32", "int8") if isinstance(env, VecEnv) else False
+    return small and env.num_threads == 1 and not env.copy
+
+
+def knows(trainer: type, policy: type, env: type) -> bool:
+    """Whether `Network.rollout` does what `Trainer.rollout` says. To try both would not tell, as what people
+    change there shows late: it, and what it calls at every step, must be written as they were for this."""
+    called = policy.play, policy.actions, env.step, env._write_actions, env._result
+    return fingerprint(trainer.rollout, *called) == ROLLOUT
+
+
+def fingerprint(*functions: Callable) -> str:
+    """Of their text; of functions whose text is not to be had, none."""
+    try:
+        text = "".join(map(inspect.getsource, functions))
+    except (OSError, TypeError):
+        return ""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def network_agrees(trainer: Any) -> bool:
@@ -409,6 +460,23 @@ typedef struct {
     float *momentum, *variance;
 } Moved;
 typedef struct {
+    int rows, horizon, step, start, end, small;
+    const void *observations;
+    int64_t *actions;
+    const float *rewards;
+    const uint8_t *terminals, *truncations;
+    void *to_observations;
+    int64_t *to_actions;
+    float *to_logprobs, *to_values, *to_rewards;
+    uint8_t *to_terminals, *to_truncations;
+    const float *noise;
+    int64_t noise_step;
+    float *h, *c, *h_next, *c_next;
+    void *vec;
+    int (*vec_step)(void *vec, int start, int end);
+    double seconds;
+} Rollout;
+typedef struct {
     int rows, horizon;
     const int64_t *index, *actions;
     const float *observations, *advantages, *targets, *logprobs, *old_values, *valid, *h, *c, *times;
@@ -429,6 +497,7 @@ void network_collect(const Network *, int shards, int64_t size, float *sums, con
 void network_play(const Network *, int rows, const float *observations, const float *noise,
                   const float *h_last, const float *c_last, float *h, float *c, int64_t *drawn,
                   float *logprobs, float *values);
+int network_rollout(const Network *, Rollout *);
 void network_gradients(const Network *, const Samples *, int begin, int end, float *dencoder, float *dweights,
                        float *dbias, float *dhead, double *stats);
 void muon_step(int count, const Moved *, int steps);

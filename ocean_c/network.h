@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #ifdef __AVX512F__
 #include <immintrin.h>
 #endif
@@ -537,6 +538,67 @@ static void network_play(const Network *net, int rows, const float *observations
         drawn[row] = best, logprobs[row] = heads[best] - most - normalizer, values[row] = heads[actions];
     }
     free(memory);
+}
+
+// What `Trainer.rollout` plays: rows that are the copies [start, end) of an environment, `horizon` steps, of which `step`
+// are done. Arrays begin at the first of the rows: the environment's own, and those of segments, [rows, horizon, …]. noise
+// [horizon, all rows, actions] has noise_step numbers a step. h and c [rows, hidden] are the state, h_next and c_next room
+// for the next one. small: observations are int8_t, else float. seconds: what the environment took.
+typedef struct Rollout {
+    int rows, horizon, step, start, end, small;
+    const void *observations;
+    int64_t *actions;
+    const float *rewards;
+    const uint8_t *terminals, *truncations;
+    void *to_observations;
+    int64_t *to_actions;
+    float *to_logprobs, *to_values, *to_rewards;
+    uint8_t *to_terminals, *to_truncations;
+    const float *noise;
+    int64_t noise_step;
+    float *h, *c, *h_next, *c_next;
+    void *vec;
+    int (*vec_step)(void *vec, int start, int end);
+    double seconds;
+} Rollout;
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec + 1e-9 * time.tv_nsec;
+}
+
+// Plays on until episodes were cut or all steps are done, and returns how many were cut in the last one.
+static int network_rollout(const Network *net, Rollout *of) {
+    const int rows = of->rows, horizon = of->horizon, numbers = net->numbers;
+    const int64_t count = (int64_t)rows * numbers,
+                  size = numbers * (of->small ? sizeof(int8_t) : sizeof(float));
+    float *memory = malloc((2 * (int64_t)rows + (of->small ? count : 0)) * sizeof *memory);
+    float *logprobs = memory, *values = memory + rows, *wide = memory + 2 * rows;
+    int cut = 0;
+    while (!cut && of->step < horizon) {
+        const int t = of->step++;
+        for (int64_t i = 0; of->small && i < count; i++) wide[i] = ((const int8_t *)of->observations)[i];
+        network_play(net, rows, of->small ? wide : of->observations, of->noise + t * of->noise_step, of->h,
+                     of->c, of->h_next, of->c_next, of->actions, logprobs, values);
+        float *h = of->h, *c = of->c;
+        of->h = of->h_next, of->c = of->c_next, of->h_next = h, of->c_next = c;
+        for (int64_t row = 0, to = t; row < rows; row++, to += horizon) {
+            memcpy((char *)of->to_observations + to * size, (const char *)of->observations + row * size,
+                   size);
+            of->to_actions[to] = of->actions[row];
+            of->to_logprobs[to] = logprobs[row], of->to_values[to] = values[row];
+        }
+        const double began = now();
+        cut = of->vec_step(of->vec, of->start, of->end);
+        of->seconds += now() - began;
+        for (int64_t row = 0, to = t; row < rows; row++, to += horizon) {
+            of->to_rewards[to] = of->rewards[row];
+            of->to_terminals[to] = of->terminals[row], of->to_truncations[to] = of->truncations[row];
+        }
+    }
+    free(memory);
+    return cut;
 }
 
 // What a loss is of: `rows` segments, by their index among all, which count so many times. observations, advantages and

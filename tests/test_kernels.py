@@ -15,6 +15,7 @@ import torch
 import build
 import cleanpuffer
 from cleanpuffer import Args, Trainer
+from envs.vector import VecEnv
 from kernels import cpu
 from settings import choose_sizes
 
@@ -82,15 +83,15 @@ def test_lstm(hidden, shape, bfloat16):
 
 
 def test_no_memory_errors():
-    """The tests of the LSTM and of a network with a mask, with AddressSanitizer and UBSan on, in both
-    precisions where the processor has them."""
+    """The tests of the LSTM, of a network with a mask and of a rollout, with AddressSanitizer and UBSan, in
+    both precisions where the processor has them."""
     command = [*shlex.split(build.compiler_command()), "-print-file-name=libasan.so"]
     library = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     if not os.path.isabs(library):
         pytest.skip("the compiler has no libasan.so")
     wanted = {"CLEANPUFFER_DEBUG": "1", "ASAN_OPTIONS": "detect_leaks=0", "LD_PRELOAD": library}
     command = [sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider", __file__]  # -s shows reports
-    command += ["-k", "test_lstm or (test_network and connect4)"]
+    command += ["-k", "test_lstm or (test_network and connect4) or (test_a_rollout_in_c and settings0)"]
     done = subprocess.run(command, env=os.environ | wanted, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert ("skipped" in done.stdout) != cpu.has_bfloat16()
@@ -231,6 +232,91 @@ def test_small_edits_are_not_overruled(name, old, new, monkeypatch):
     monkeypatch.setattr(getattr(cleanpuffer, kind), name, globals_[name])
     for settings in ({}, {"hidden_size": 64}):
         assert make_trainer(env="connect4", **settings).policy.network is None
+
+
+def called_by_a_rollout() -> list:
+    policy, env = cleanpuffer.Policy, VecEnv
+    return [Trainer.rollout, policy.play, policy.actions, env.step, env._write_actions, env._result]
+
+
+def test_the_rollout_in_c_is_of_the_one_that_is_written():
+    now = cpu.fingerprint(*called_by_a_rollout())
+    assert now == cpu.ROLLOUT, (
+        f"bring Network.rollout into line with what was edited, then set ROLLOUT to {now}"
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"env": "cartpole", "env_config": {"max_steps": 7}},  # episodes are cut
+        {"env": "maze", "env_config": {"max_steps": 5}, "num_envs": 15, "minibatch_size": 16},
+        {"env": "connect4"},
+        {"env": "pong", "num_threads": 2, "horizon": 33, "minibatch_size": 66},
+        {"env": "bandit", "hidden_size": 64, "horizon": 1, "minibatch_size": 16},
+    ],
+)
+def test_a_rollout_in_c(settings):
+    """All that it leaves, bit for bit, through several updates."""
+    trainers = [make_trainer(**settings) for _ in range(2)]
+    assert all(trainer.plays_in_c for trainer in trainers)
+    trainers[1].plays_in_c = False
+    for turn in range(4):
+        for trainer in trainers:
+            trainer.collect()
+        for (name, x), y in zip(
+            vars(trainers[0].segments).items(), vars(trainers[1].segments).values(), strict=True
+        ):
+            assert torch.equal(x, y), name
+        for x, y in zip(*(trainer.state for trainer in trainers), strict=True):
+            assert torch.equal(x, y)
+        cuts = trainers[0].segments.truncations
+        assert cuts.any() == ("env_config" in settings) and (turn or not cuts[:, 0].any())
+        assert trainers[0].env.log() == trainers[1].env.log()
+        for trainer in trainers:
+            trainer.update()
+    shares = trainers[0].profile.shares()
+    assert shares["rollout forward"] > 0 < shares["rollout environment"] and shares["rollout copy"] == 0
+
+
+ROLLOUTS = [  # what people change there, most of which shows late or never in a few steps
+    ("Trainer.rollout", "torch.from_numpy(rewards)", "torch.from_numpy(rewards).sign()"),
+    ("Trainer.rollout", "into.values[t].copy_(values)", "into.values[t].copy_(values)  # V(s)"),
+    ("Policy.actions", "drawn.cpu().numpy()", "drawn.cpu().numpy() % 3"),
+    ("VecEnv._result", "return observations, rewards", "return observations, 2 * rewards"),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "new"), ROLLOUTS)
+def test_an_edited_rollout_is_not_overruled(name, old, new, monkeypatch, capsys):
+    kind, name = name.split(".")
+    kind = {"Trainer": Trainer, "Policy": cleanpuffer.Policy, "VecEnv": VecEnv}[kind]
+    source = textwrap.dedent(inspect.getsource(getattr(kind, name)))
+    assert old in source
+    globals_ = dict(vars(inspect.getmodule(kind)))
+    exec(source.replace(old, new), globals_)
+    monkeypatch.setattr(kind, name, globals_[name])
+    trainer = make_trainer(env="pong")
+    assert trainer.policy.network and not trainer.plays_in_c
+    assert "rollout(), or what it calls, was edited" in capsys.readouterr().out
+    trainer.collect()
+
+
+def test_who_steps_otherwise_is_not_overruled():
+    class Loud(Trainer):
+        def rollout(self, group, noise):
+            self.played = True
+            super().rollout(group, noise)
+
+    args = Args(env="pong", num_envs=16, horizon=16, minibatch_size=64, num_threads=1)
+    choose_sizes(args)
+    trainer = Loud(args)
+    trainer.collect()
+    assert trainer.played and not trainer.plays_in_c
+    for settings in ({"env_threads": 2, "num_threads": 2}, {"env": "gym:CartPole-v1"}):
+        trainer = make_trainer(**settings)
+        assert not trainer.plays_in_c
+        trainer.collect()
 
 
 def test_comparing_leaves_no_traces():

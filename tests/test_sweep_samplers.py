@@ -563,7 +563,7 @@ def test_beyond_a_target_only_costs_count():
 
 
 def test_a_belief_in_more_than_a_target_hides_nothing(monkeypatch):
-    """Smooth processes rise beyond the target where runs have reached it; what reaches it sooner still counts."""
+    """Processes rise beyond the target where runs have reached it; what reaches it sooner still counts."""
     sampler = told((DEFAULT, None), reached(30, 0.2), target=0.2)
     sampler.suggest()
     predict = sampler.score.predict
