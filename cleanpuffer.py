@@ -525,7 +525,7 @@ class Trainer:
             self.policy.network = None
         self.plays_in_c = bool(self.policy.network) and cpu.can_play(env)
         if self.plays_in_c and not cpu.knows(type(self), type(self.policy), type(env)):
-            say("rollout(), or what it calls, was edited: it runs as it is written, more slowly than in C")
+            say("rollout(), or what it calls, is not what is in C: it runs as it is written, more slowly")
             self.plays_in_c = False
         if not on_gpu:
             least = 1024 if self.policy.network else 2048  # steps: fewer are handed out too often

@@ -3,6 +3,7 @@
     python benchmarks/sweep.py                                      every sampler, every task, ten seeds
     python benchmarks/sweep.py --noise 0.05                         scores observed with 5 % noise
     python benchmarks/sweep.py --samplers optuna-tpe --tasks rl     some of them
+    python benchmarks/sweep.py --target                             the least time to a target score
     python benchmarks/sweep.py --times                              seconds of suggest(), by observations
     python benchmarks/sweep.py --calibration                        predictions against held-out trials
 
@@ -453,6 +454,89 @@ def suggestion_times(label: str, observations: int) -> np.ndarray:
     return play(task, sampler, 0.0, 6, 1)[1][:, 3]
 
 
+class Race:
+    """A run that learns within so many steps, the more the farther its settings are from an optimum, and
+    ends when it scores 20; one that is to end before stays below. Widths, epochs and copies trade steps for
+    seconds, and a second is start-up."""
+
+    target = 20.0
+    longest = 60.0  # seconds of a run
+
+    def __init__(self, seed: int) -> None:
+        self.space = {
+            "total_timesteps": timesteps(200_000, 20_000_000),
+            "learning_rate": parameter("log_normal", 3e-4, 0.3),
+            "gamma": parameter("logit_normal", 0.8, 0.9999),
+            "gae_lambda": parameter("logit_normal", 0.6, 0.995),
+            "num_envs": parameter("uniform_pow2", 32, 4096),
+            "hidden_size": parameter("uniform_pow2", 16, 128),
+            "update_epochs": parameter("log_normal", 0.25, 8.0),
+        }
+        self.optimum = draw(np.random.default_rng([seed, zlib.crc32(b"race")]), self.space)
+        sizes = itertools.product(*([2**i for i in range(*ends)] for ends in ((5, 13), (4, 8))), range(1, 33))
+        self.best = min(
+            self.seconds(self.optimum | {"num_envs": envs, "hidden_size": width, "update_epochs": i / 4})
+            for envs, width, i in sizes
+        )
+
+    def steps(self, params: dict) -> float:
+        """Until it scores 20."""
+        away = distances(self.space, params, self.optimum, "learning_rate", "gamma", "gae_lambda")
+        epochs, narrow = params["update_epochs"], max(0.0, math.log2(32 / params["hidden_size"]))
+        factor = (1 + params["num_envs"] / 512) * (1 + narrow / 2) * epochs**-0.5 * (1 + (epochs / 8) ** 2)
+        return 1e6 * math.exp(2 * sum(d**2 for d in away)) * factor
+
+    def seconds(self, params: dict, steps: float | None = None) -> float:
+        work = 0.1 + 80 / params["num_envs"] + 0.2 * (params["hidden_size"] / 32) ** 1.2
+        return 1 + 1e-6 * (self.steps(params) if steps is None else steps) * work * (
+            1 + 2 * params["update_epochs"]
+        )
+
+    def run(self, params: dict, luck: float, limit: float) -> tuple[float, float]:
+        """Score and seconds, with `luck` a factor of the steps that are needed."""
+        needed = luck * self.steps(params)
+        steps = min(
+            needed, params["total_timesteps"], needed * (limit - 1) / (self.seconds(params, needed) - 1)
+        )
+        score = self.target if steps >= needed else -21 + 40 * (steps / needed) ** 3
+        return score, self.seconds(params, steps)
+
+
+def race(_: str, label: str, seed: int, options: argparse.Namespace) -> dict:
+    """A sweep for the least time: when a trial first reached the target, and the time, as a multiple of the
+    best there is, of the best of the trials that `--promote` would run again, by quarters of the money."""
+    task, rng, budget = Race(seed), np.random.default_rng([seed, 1]), 900.0
+    known = {"target": task.target, "max_cost": task.longest, "budget": budget}
+    name, _, rule = label.partition(":")
+    sampler = sweep.make_sampler(name, task.space, seed=seed, rule=rule or None, **known)
+    spent, first, reached, quarters = 0.0, math.inf, [], []
+    while spent < budget:
+        params = sampler.suggest()
+        limit = min(task.longest, sweep.PATIENCE * min((cost for cost, _ in reached), default=math.inf))
+        score, cost = task.run(params, math.exp(0.15 * rng.normal()), limit)
+        sampler.observe(params, score, cost)
+        spent += cost
+        if score >= task.target:
+            reached.append((cost, task.seconds(params) / task.best))
+            first = min(first, spent)
+        while len(quarters) < min(4, int(4 * spent / budget)):
+            quarters.append(min((time for _, time in sorted(reached)[: sweep.RACERS]), default=math.inf))
+    return {"sampler": label, "trials": len(sampler.paid), "first reached, s": first} | {
+        f"best after {budget * (i + 1) / 4:.0f} s": time for i, time in enumerate(quarters)
+    }
+
+
+def print_races(results: list[dict]) -> None:
+    rows = []
+    for label in dict.fromkeys(result["sampler"] for result in results):
+        runs = [result for result in results if result["sampler"] == label]
+        keys = [key for key in runs[0] if key != "sampler"]
+        rows.append(
+            [label, *(number([run[key] for run in runs], True, 2 if "best" in key else 0) for key in keys)]
+        )
+    table(f"Least time to a target, {len(runs)} seeds: median (quartiles)", ["sampler", *keys], rows)
+
+
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     print(f"\n{title}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for row in rows:
@@ -536,6 +620,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write measures and trials to this file")
     parser.add_argument("--calibration", action="store_true", help="predict held-out trials instead")
+    parser.add_argument("--target", action="store_true", help="seek the least time to a score instead")
     parser.add_argument("--times", action="store_true", help="time suggestions instead")
     options = parser.parse_args()
     labels = [label for label in options.samplers if label != default or options.rules is None]
@@ -565,8 +650,9 @@ def main() -> None:
             ]
             table("suggest and observe in 10 dimensions on one core", columns, rows)
             return
-        work, seeds = held_out if options.calibration else run, range(1, options.seeds + 1)
-        jobs = itertools.product(tasks, labels, seeds)
+        work = race if options.target else held_out if options.calibration else run
+        tasks = ["race"] if options.target else tasks
+        jobs = itertools.product(tasks, labels, range(1, options.seeds + 1))
         pending, results = [pool.submit(work, *job, options) for job in jobs], []
         for future in pending:
             results.append(future.result())
@@ -575,7 +661,7 @@ def main() -> None:
     results = [result for result in results if result]
     if options.json:
         options.json.write_text(json.dumps(results))
-    (print_calibration if options.calibration else print_results)(results)
+    (print_races if options.target else print_calibration if options.calibration else print_results)(results)
 
 
 if __name__ == "__main__":

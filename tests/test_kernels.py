@@ -298,7 +298,7 @@ def test_an_edited_rollout_is_not_overruled(name, old, new, monkeypatch, capsys)
     monkeypatch.setattr(kind, name, globals_[name])
     trainer = make_trainer(env="pong")
     assert trainer.policy.network and not trainer.plays_in_c
-    assert "rollout(), or what it calls, was edited" in capsys.readouterr().out
+    assert "rollout(), or what it calls, is not what is in C" in capsys.readouterr().out
     trainer.collect()
 
 
