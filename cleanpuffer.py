@@ -646,12 +646,13 @@ class Trainer:
         names = ("observations", "actions", "logprobs", "values", "rewards", "terminals", "truncations")
         into = SimpleNamespace(**{name: getattr(s, name)[rows].unbind(1) for name in names})
         cuts = []  # of every truncated episode: where it is, its last observation, the LSTM state there
-        if self.plays_in_c:
+        in_c = self.plays_in_c and policy.network and self.play[group] == policy.play
+        if in_c:
             with profile("rollout forward"):
                 state, cuts, seconds = policy.network.rollout(env, group, s, state, noise)
             profile.seconds["rollout forward"] -= seconds
             profile.seconds["rollout environment"] += seconds
-        for t in range(0 if self.plays_in_c else horizon):
+        for t in range(0 if in_c else horizon):
             with profile("rollout forward"), self.autocast():
                 drawn, logprobs, values, state = self.play[group](observations, state, noise[t, rows])
             with profile("rollout copy"):

@@ -313,6 +313,14 @@ def test_who_steps_otherwise_is_not_overruled():
     trainer = Loud(args)
     trainer.collect()
     assert trainer.played and not trainer.plays_in_c
+    for name in ("play", "network"):  # replaced later
+        trainer, played = make_trainer(), []
+        if name == "play":
+            trainer.play = [lambda *step, play=trainer.policy.play: played.append(1) or play(*step)] * 2
+        else:
+            trainer.policy.network = None
+        trainer.collect()
+        assert trainer.plays_in_c and bool(played) == (name == "play")
     for settings in ({"env_threads": 2, "num_threads": 2}, {"env": "gym:CartPole-v1"}):
         trainer = make_trainer(**settings)
         assert not trainer.plays_in_c
