@@ -316,7 +316,8 @@ def test_who_steps_otherwise_is_not_overruled():
     for name in ("play", "network"):  # replaced later
         trainer, played = make_trainer(), []
         if name == "play":
-            trainer.play = [lambda *step, play=trainer.policy.play: played.append(1) or play(*step)] * 2
+            mine = lambda *step, to=played, play=trainer.policy.play: to.append(1) or play(*step)  # noqa: E731
+            trainer.play = [mine] * 2
         else:
             trainer.policy.network = None
         trainer.collect()
