@@ -360,8 +360,8 @@ def can_play(env: Any) -> bool:
     """Whether `Network.rollout` can step an environment: one of ours, its copies by the thread that asks."""
     from envs.vector import VecEnv
 
-    small = env.observations.dtype.name in ("float32", "int8") if isinstance(env, VecEnv) else False
-    return small and env.num_threads == 1 and not env.copy
+    ours = isinstance(env, VecEnv) and env.num_threads == 1 and not env.copy
+    return ours and env.observations.dtype.name in ("float32", "int8")
 
 
 def knows(trainer: type, policy: type, env: type) -> bool:

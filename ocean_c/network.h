@@ -439,7 +439,8 @@ static void network_arrange(const Network *net, const Parameters *from, float *e
 }
 
 // The parameters' gradients, from what network_gradients made of shards of a minibatch: sums [shards, size], of dencoder,
-// dweights, dbias and dhead one after the other. The first sums become those of all.
+// dweights, dbias and dhead one after the other; dhead has `columns` biases first, then [columns, hidden]. The first
+// sums become those of all.
 static void network_collect(const Network *net, int shards, int64_t size, float *sums, const Parameters *to) {
     const int inputs = net->inputs, hidden = net->hidden, actions = net->actions, columns = net->columns;
     const float *encoder = sums, *weights = encoder + (int64_t)(1 + net->numbers) * inputs;
@@ -574,12 +575,12 @@ static int network_rollout(const Network *net, Rollout *of) {
     const int64_t count = (int64_t)rows * numbers,
                   size = numbers * (of->small ? sizeof(int8_t) : sizeof(float));
     float *memory = malloc((2 * (int64_t)rows + (of->small ? count : 0)) * sizeof *memory);
-    float *logprobs = memory, *values = memory + rows, *wide = memory + 2 * rows;
+    float *logprobs = memory, *values = memory + rows, *floats = memory + 2 * rows;
     int cut = 0;
     while (!cut && of->step < horizon) {
         const int t = of->step++;
-        for (int64_t i = 0; of->small && i < count; i++) wide[i] = ((const int8_t *)of->observations)[i];
-        network_play(net, rows, of->small ? wide : of->observations, of->noise + t * of->noise_step, of->h,
+        for (int64_t i = 0; of->small && i < count; i++) floats[i] = ((const int8_t *)of->observations)[i];
+        network_play(net, rows, of->small ? floats : of->observations, of->noise + t * of->noise_step, of->h,
                      of->c, of->h_next, of->c_next, of->actions, logprobs, values);
         float *h = of->h, *c = of->c;
         of->h = of->h_next, of->c = of->c_next, of->h_next = h, of->c_next = c;
