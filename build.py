@@ -55,7 +55,7 @@ void vec_close(Vec *vec);
 void vec_seed(Vec *vec, uint64_t seed);
 void vec_reset(Vec *vec, int start, int end);
 int vec_bad_actions(const Vec *vec, int start, int end);
-int vec_step(Vec *vec, int start, int end);
+int vec_step(void *vec, int start, int end);
 void vec_log(Vec *vec, int start, int end, double *sums);
 void vec_render(const Vec *vec, int copy, uint8_t *pixels, int width, int height);
 size_t vec_state_size(void);

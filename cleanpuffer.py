@@ -523,10 +523,6 @@ class Trainer:
         if self.policy.network and not cpu.network_agrees(self):
             say("Policy or gradients() is not what the network in C computes: torch takes over, more slowly")
             self.policy.network = None
-        self.plays_in_c = bool(self.policy.network) and cpu.can_play(env)
-        if self.plays_in_c and not cpu.knows(type(self), type(self.policy), type(env)):
-            say("rollout(), or what it calls, is not what is in C: it runs as it is written, more slowly")
-            self.plays_in_c = False
         if not on_gpu:
             least = 1024 if self.policy.network else 2048  # steps: fewer are handed out too often
             self.shard = max(1, min(4096, max(least, args.minibatch_size // 4)) // args.horizon)
@@ -536,6 +532,9 @@ class Trainer:
             self.policy.step = torch.compile(self.policy.step, dynamic=True)
             self.policy.forward = torch.compile(self.policy.forward, dynamic=True)
         self.play = [self.policy.play] * args.groups
+        ours = self.policy.network and ":" not in args.env and args.env_threads == 1
+        if ours and not cpu.plays(self, Trainer.rollout):
+            say("rollout(), or what it calls, is not what is in C: it runs as it is written, more slowly")
         self.streams = [torch.cuda.Stream(self.device) if on_gpu else None for _ in self.play]
         if args.cuda_graphs:
             from kernels import gpu
@@ -630,10 +629,9 @@ class Trainer:
         policy works for another, and wait for no more than the group's own results."""
         if stream := self.streams[group]:
             stream.wait_stream(torch.cuda.default_stream(self.device))
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream), torch.inference_mode():
             self.rollout(group, noise)
 
-    @torch.inference_mode()
     def rollout(self, group: int, noise: Tensor) -> None:
         """Plays one segment on every row of a group, straight into the segments, with `noise` from the policy
         [horizon, rows, outputs]."""
@@ -646,8 +644,7 @@ class Trainer:
         names = ("observations", "actions", "logprobs", "values", "rewards", "terminals", "truncations")
         into = SimpleNamespace(**{name: getattr(s, name)[rows].unbind(1) for name in names})
         cuts = []  # of every truncated episode: where it is, its last observation, the LSTM state there
-        in_c = self.plays_in_c and policy.network and self.play[group] == policy.play
-        if in_c:
+        if in_c := self.policy.network and cpu.plays(self, Trainer.rollout, group):
             with profile("rollout forward"):
                 state, cuts, seconds = policy.network.rollout(env, group, s, state, noise)
             profile.seconds["rollout forward"] -= seconds

@@ -26,8 +26,8 @@ just so fast that the money lasts, spent slowly while much is to be learned; of 
 seeks the highest score alone. While no score stands out of the noise, a front would be a front of noise and
 cheap trials would show nothing: then trials go round the centre, at what can be afforded, until scores
 that are left out are predicted from the others: what fits all of them may be their noise. Where the least
-time to a target score is sought, the front counts only from a little below the best score so far up to the
-target, and no trial seeks a higher one.
+time to a target score is sought, near is not there: a score below it is worth three quarters of its way, and
+the front counts from a little below the best of these up to the target; no trial seeks a higher one.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ EXPLAINED = 0.3  # where so much of the variance of scores that are left out is 
 GREED = 2.0  # the power of the growth with which costs are drawn
 SHARE = 0.4  # of the money left, what a trial may cost
 LATE = 3  # of so many late trials one seeks the highest score
-CLOSE = 0.9  # with a target, scores count from here, as a share of the best
+CLOSE, NEAR = 0.9, 0.75  # with a target: from what share of the best below it scores count, their worth
 PATIENCE = 2.0  # a trial may take so many times the least time to the target
 RACERS = 4  # of the best trials, how many are run again to find the one that was not lucky
 TRAINED = 256  # observations that train hyperparameters, at most
@@ -264,13 +264,12 @@ class Bayesian(Sampler):
         self.cost, self.failure = Process(self.dimensions), Process(self.dimensions)
 
     def propose(self) -> np.ndarray:
-        points, scores, costs = self.successes()
-        if self.made < 4 or len(points) < 2:
+        if self.made < 4 or len(self.successes()[0]) < 2:
             return self.around(self.space.centre)
         threads = torch.get_num_threads()
         try:
             torch.set_num_threads(1)  # more would wait for each other: the matrices are small
-            self.learn(points, scores, costs)
+            self.learn(*self.successes())
             return self.choose()
         finally:
             torch.set_num_threads(threads)
@@ -278,13 +277,14 @@ class Bayesian(Sampler):
     def learn(self, points: np.ndarray, scores: np.ndarray, costs: np.ndarray) -> None:
         """Trains the processes, and finds the front of the scores they believe, noise taken off: `points`,
         `front`, their scores, and `steps`, their log costs. Scores count from `base` up to `top`."""
-        goal = self.target < math.inf
-        self.score.fit(points, scores, self.scale)
+        goal, worst = self.target < math.inf, self.scale(scores)[0]
+        worth = np.where(goal & (scores < self.target), NEAR, 1.0)
+        self.score.fit(points, np.where(worth < 1, worst + worth * (scores - worst), scores), self.scale)
         self.top = math.asinh(1 / self.score.h["warp"].item()) if goal else math.inf
         self.cost.fit(points, costs)
         if np.isnan(self.scores).any():
             self.failure.fit(np.array(self.units), np.isnan(self.scores).astype(float))
-        means = self.score.predict(points)[0]
+        means = np.minimum(self.score.predict(points)[0], np.arcsinh(worth * np.sinh(self.top)))
         self.noise = (self.score.h["noise"].item() + self.score.least) ** 0.5
         self.floor, self.waiting = 0.0 if goal else means.min(), 0.0
         if self.running:  # as if it had come out as expected, so that nothing is gained by the same again
@@ -292,7 +292,8 @@ class Bayesian(Sampler):
             points, means = np.concatenate((points, waiting.points)), np.concatenate((means, waiting.mean))
             costs, self.waiting = np.concatenate((costs, waiting.cost)), np.exp(waiting.cost).sum()
         front = pareto(means := np.minimum(means, self.top), costs)  # beliefs go beyond what is enough
-        self.base = min(np.arcsinh(CLOSE * np.sinh(means.max())), means.max()) if goal else self.floor
+        best = min(means.max(), np.arcsinh(NEAR * np.sinh(self.top)))
+        self.base = min(np.arcsinh(CLOSE * np.sinh(best)), best) if goal else self.floor
         front = front[means[front] >= self.base]
         self.points, self.front, self.steps = points[front], means[front], costs[front]
 
@@ -313,10 +314,9 @@ class Bayesian(Sampler):
 
     def candidates(self) -> Candidates:
         """Round the Pareto points, with noise of many widths in some or all dimensions; of some, one anew."""
-        parents = self.rng.integers(len(self.front), size=CANDIDATES)
+        points = self.points[self.rng.integers(len(self.front), size=CANDIDATES)]
         width = SEARCH_WIDTH * 2.0 ** self.rng.uniform(-3, 0, (CANDIDATES, 1))
         share = self.rng.choice((0.3, 0.6, 1.0), (CANDIDATES, 1))
-        points = self.points[parents]
         points = self.around(points, width * (self.rng.random(points.shape) < share))
         anew, axis = self.rng.random(CANDIDATES) < 0.25, self.rng.integers(self.dimensions, size=CANDIDATES)
         points[anew, axis[anew]] = self.rng.uniform(-1, 1, anew.sum())
@@ -348,7 +348,7 @@ class Bayesian(Sampler):
         trials = self.max_trials or max(100, self.made + 20)
         left = max(trials - self.made, 1)
         money = max(self.budget - sum(self.paid) - self.waiting, 1e-9) if self.budget else math.inf
-        share = SHARE if self.target == math.inf else 1  # less than the least time is of no use
+        share = 1 if self.target < math.inf else SHARE  # less than the least time is of no use
         limit = math.log(min(share * money, self.max_cost))
         cheapest, found = self.successes()[2].min(), self.candidates()
         seen = self.front > self.floor + SIGNAL * self.noise

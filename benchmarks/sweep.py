@@ -545,10 +545,9 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 def number(values: list[float], quartiles: bool, digits: int) -> str:
     """Median, with quartiles if asked for; - where it is infinite."""
-    low, middle, high = np.quantile(np.nan_to_num(values, posinf=1e9), [0.25, 0.5, 0.75])
-    if middle >= 1e6:
-        return "-"
-    return f"{middle:.{digits}f}" + (f" ({low:.{digits}f}, {high:.{digits}f})" if quartiles else "")
+    ends = np.quantile(np.nan_to_num(values, posinf=1e9), [0.25, 0.5, 0.75])
+    low, middle, high = ("-" if x >= 1e6 else f"{x:.{digits}f}" for x in ends)
+    return middle + (f" ({low}, {high})" if quartiles and middle != "-" else "")
 
 
 def print_results(results: list[dict]) -> None:
@@ -651,7 +650,8 @@ def main() -> None:
             table("suggest and observe in 10 dimensions on one core", columns, rows)
             return
         work = race if options.target else held_out if options.calibration else run
-        tasks = ["race"] if options.target else tasks
+        if options.target:
+            tasks, labels = ["race"], [label for label in labels if label not in PEERS]
         jobs = itertools.product(tasks, labels, range(1, options.seeds + 1))
         pending, results = [pool.submit(work, *job, options) for job in jobs], []
         for future in pending:

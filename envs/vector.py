@@ -201,7 +201,7 @@ class VecEnv(VectorEnv):
         job, self._jobs[group] = self._jobs[group], None
         return self._result(self._views[group], job.wait())
 
-    def in_c(self, group: int) -> tuple[int, Any, int, int]:
+    def c_step(self, group: int) -> tuple[int, Any, int, int]:
         """For C that steps a group itself: the address of `int step(void *vec, int start, int end)`, which
         takes `actions` as they are and gives how many rows were cut, and its arguments."""
         self._check_idle("step")

@@ -12,17 +12,19 @@ import inspect
 import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
+from gymnasium.spaces import Discrete
 from torch import Tensor, nn
 
 import build
 
 State = tuple[Tensor, Tensor]  # of an LSTM: h and c, each [rows, hidden]
-ROLLOUT = "b36411b8143089b5"  # the fingerprint of what it does; a test names the new one
+ROLLOUT = "deed12bd03799f90"  # the fingerprint of the functions that `Network.rollout` stands for
 
 
 def keep_freed_memory() -> None:
@@ -285,19 +287,19 @@ class Network(Kernel):
         return drawn, logprobs, values, (h, c)
 
     def rollout(self, env: Any, group: int, s: Any, state: State, noise: Tensor) -> tuple[State, list, float]:
-        """The steps of `Trainer.rollout` of a group of a VecEnv, from `state` and into the segments s; Python
-        is back for steps that cut episodes. Gives the last state, the cuts and the environment's seconds."""
+        """The steps of `Trainer.rollout` of a group of a VecEnv, from `state` and into the segments s, where
+        `plays` allows it: a call of C up to each step that cuts episodes. Gives the last state, the cuts and
+        the environment's seconds."""
         rows, horizon, cuts, (network, _) = env.rows(group), len(noise), [], self.weights()
         states = [tuple(part.clone() for part in state), tuple(map(torch.empty_like, state))]
         names = "observations", "actions", "rewards", "terminals", "truncations"
         there = {name: torch.from_numpy(getattr(env, name)[rows]) for name in names}
         into = {f"to_{name}": getattr(s, name)[rows] for name in (*names, "logprobs", "values")}
-        tensors = there | into | {"noise": noise[:, rows]}
+        tensors = there | into | {"noise": noise[:, rows].float().contiguous()}
         tensors |= dict(zip(("h", "c", "h_next", "c_next"), (*states[0], *states[1]), strict=True))
         of = self.ffi.new("Rollout *", {name: self.pointer(x) for name, x in tensors.items()})
-        of.rows, of.horizon, of.noise_step = rows.stop - rows.start, horizon, noise.stride(0)
-        of.small = there["observations"].dtype == torch.int8
-        step, of.vec, of.start, of.end = env.in_c(group)
+        of.rows, of.horizon, of.int8 = rows.stop - rows.start, horizon, env.observations.dtype == np.int8
+        step, of.vec, of.start, of.end = env.c_step(group)
         of.vec_step = self.ffi.cast("int(*)(void *, int, int)", step)
         while of.step < horizon:
             if self.lib.network_rollout(network, of):
@@ -356,24 +358,34 @@ def speed_up(policy: Any, bfloat16: bool) -> None:
         policy.network = Network(policy, bfloat16)
 
 
-def can_play(env: Any) -> bool:
-    """Whether `Network.rollout` can step an environment: one of ours, its copies by the thread that asks."""
+def plays(trainer: Any, rollout: Callable, group: int = 0) -> bool:
+    """Whether `Network.rollout` does for a trainer what `Trainer.rollout` says. Trying would not tell, as
+    what people change shows late: that, and what it calls at every step, must be written as they were for
+    this and not be replaced, and the numbers must lie as C takes them."""
     from envs.vector import VecEnv
 
-    ours = isinstance(env, VecEnv) and env.num_threads == 1 and not env.copy
-    return ours and env.observations.dtype.name in ("float32", "int8")
+    env, policy, s = trainer.env, trainer.policy, trainer.segments
+    if type(env) is not VecEnv or env.num_threads > 1 or env.copy or trainer.play[group] != policy.play:
+        return False
+    if vars(env).keys() & {"step", "_write_actions", "_result"} or vars(policy).keys() & {"play", "actions"}:
+        return False
+    called = type(policy).play, type(policy).actions, VecEnv.step, VecEnv._write_actions, VecEnv._result
+    if fingerprint(rollout, *called) != ROLLOUT or env.observations.dtype.name not in ("float32", "int8"):
+        return False
+    kinds = dict.fromkeys(("rewards", "logprobs", "values", "h", "c"), torch.float32)
+    kinds |= dict.fromkeys(("terminals", "truncations"), torch.uint8) | {"actions": torch.int64}
+    kinds |= {"observations": getattr(torch, env.observations.dtype.name)}
+    there = [(getattr(s, name), kind) for name, kind in kinds.items()]
+    fit = all(x.dtype == kind and x.is_contiguous() for x, kind in there)
+    return fit and env.single_action_space == Discrete(policy.outputs)
 
 
-def knows(trainer: type, policy: type, env: type) -> bool:
-    """Whether `Network.rollout` does what `Trainer.rollout` says. To try both would not tell, as what people
-    change there shows late: it, and what it calls at every step, must be written as they were for this."""
-    called = policy.play, policy.actions, env.step, env._write_actions, env._result
-    return fingerprint(trainer.rollout, *called) == ROLLOUT
-
-
+@cache
 def fingerprint(*functions: Callable) -> str:
-    """Of their text; of functions whose text is not to be had, none."""
+    """Of their text; of functions that are wrapped, or whose text is not to be had, none."""
     try:
+        if any(hasattr(function, "__wrapped__") for function in functions):
+            return ""
         text = "".join(map(inspect.getsource, functions))
     except (OSError, TypeError):
         return ""
@@ -460,7 +472,7 @@ typedef struct {
     float *momentum, *variance;
 } Moved;
 typedef struct {
-    int rows, horizon, step, start, end, small;
+    int rows, horizon, step, start, end, int8;
     const void *observations;
     int64_t *actions;
     const float *rewards;
@@ -470,7 +482,6 @@ typedef struct {
     float *to_logprobs, *to_values, *to_rewards;
     uint8_t *to_terminals, *to_truncations;
     const float *noise;
-    int64_t noise_step;
     float *h, *c, *h_next, *c_next;
     void *vec;
     int (*vec_step)(void *vec, int start, int end);

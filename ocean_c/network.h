@@ -470,7 +470,7 @@ INLINE float *take(float **room, int64_t count) {
     return taken;
 }
 
-// Heads [rows, columns], of which no more than are used, from h [rows, hidden]. Few take less time as dot products.
+// Heads [rows, columns] from h [rows, hidden]. Where few are used these are dot products, which take less time.
 static void read_heads(const Network *net, int rows, const float *h, float *heads, int64_t heads_row) {
     const int hidden = net->hidden;
     if (net->actions >= 8) {
@@ -478,6 +478,8 @@ static void read_heads(const Network *net, int rows, const float *h, float *head
                 net->head, 0, heads, heads_row);
         return;
     }
+    for (int64_t row = 0; row < rows; row++) // no number is left undefined: powers are taken of all
+        for (int j = 0; j < net->columns; j += WIDE) *at(heads + row * heads_row + j) = (Vector){0};
     for (int row = 0; row < rows; row += 2, h += 2 * hidden, heads += 2 * heads_row)
         for (int j = 0; j <= net->actions; j += 4)
             if (row + 1 < rows)
@@ -542,11 +544,11 @@ static void network_play(const Network *net, int rows, const float *observations
 }
 
 // What `Trainer.rollout` plays: rows that are the copies [start, end) of an environment, `horizon` steps, of which `step`
-// are done. Arrays begin at the first of the rows: the environment's own, and those of segments, [rows, horizon, …]. noise
-// [horizon, all rows, actions] has noise_step numbers a step. h and c [rows, hidden] are the state, h_next and c_next room
-// for the next one. small: observations are int8_t, else float. seconds: what the environment took.
+// are done. Arrays begin at the first of the rows: the environment's own, whose observations are int8_t or float, and those
+// of segments, [rows, horizon, …]. noise [horizon, rows, actions]. h and c [rows, hidden] are the state, h_next and c_next
+// room for the next one. seconds: what the environment took.
 typedef struct Rollout {
-    int rows, horizon, step, start, end, small;
+    int rows, horizon, step, start, end, int8;
     const void *observations;
     int64_t *actions;
     const float *rewards;
@@ -556,7 +558,6 @@ typedef struct Rollout {
     float *to_logprobs, *to_values, *to_rewards;
     uint8_t *to_terminals, *to_truncations;
     const float *noise;
-    int64_t noise_step;
     float *h, *c, *h_next, *c_next;
     void *vec;
     int (*vec_step)(void *vec, int start, int end);
@@ -573,15 +574,16 @@ static double now(void) {
 static int network_rollout(const Network *net, Rollout *of) {
     const int rows = of->rows, horizon = of->horizon, numbers = net->numbers;
     const int64_t count = (int64_t)rows * numbers,
-                  size = numbers * (of->small ? sizeof(int8_t) : sizeof(float));
-    float *memory = malloc((2 * (int64_t)rows + (of->small ? count : 0)) * sizeof *memory);
+                  size = numbers * (of->int8 ? sizeof(int8_t) : sizeof(float));
+    float *memory = malloc((2 * (int64_t)rows + (of->int8 ? count : 0)) * sizeof *memory);
     float *logprobs = memory, *values = memory + rows, *floats = memory + 2 * rows;
     int cut = 0;
     while (!cut && of->step < horizon) {
         const int t = of->step++;
-        for (int64_t i = 0; of->small && i < count; i++) floats[i] = ((const int8_t *)of->observations)[i];
-        network_play(net, rows, of->small ? floats : of->observations, of->noise + t * of->noise_step, of->h,
-                     of->c, of->h_next, of->c_next, of->actions, logprobs, values);
+        for (int64_t i = 0; of->int8 && i < count; i++) floats[i] = ((const int8_t *)of->observations)[i];
+        network_play(net, rows, of->int8 ? floats : of->observations,
+                     of->noise + (int64_t)t * rows * net->actions, of->h, of->c, of->h_next, of->c_next,
+                     of->actions, logprobs, values);
         float *h = of->h, *c = of->c;
         of->h = of->h_next, of->c = of->c_next, of->h_next = h, of->c_next = c;
         for (int64_t row = 0, to = t; row < rows; row++, to += horizon) {

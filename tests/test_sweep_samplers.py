@@ -559,7 +559,7 @@ def test_beyond_a_target_only_costs_count():
     first.learn(*first.successes())
     best = sweep.Candidates(np.zeros((1, 4)), *np.array([[first.top + 2], [0.1], [0.0], [1.0]]))
     assert first.improvement(best, first.top) == 0 < first.improvement(best, first.base)
-    assert np.sinh(first.base) == pytest.approx(sweep.CLOSE * np.sinh(first.front[-1]), rel=0.1)
+    assert np.sinh(first.base) == pytest.approx(sweep.CLOSE * sweep.NEAR * np.sinh(first.top))
 
 
 def test_a_belief_in_more_than_a_target_hides_nothing(monkeypatch):
@@ -571,6 +571,17 @@ def test_a_belief_in_more_than_a_target_hides_nothing(monkeypatch):
     sampler.learn(*sampler.successes())
     assert sampler.base < sampler.top
     assert sampler.growth(sampler.candidates(), sampler.steps[-1]).max() > -10
+
+
+def test_near_a_target_is_not_there():
+    """Cheap runs end a hundredth below the target: the front ends where one has reached it."""
+    _, scores, costs = zip(*observations(40), strict=True)
+    least, bad = np.median(costs), np.quantile(scores, 0.25)
+    seen = [(p, 1.0 if c > least else 0.99 if x > bad else 0.0, c) for p, x, c in observations(40)]
+    sampler = told((DEFAULT, None), seen, target=1.0)
+    sampler.learn(*sampler.successes())
+    assert sampler.steps[0] < np.log(least) < sampler.steps[-1]
+    assert sampler.front[0] <= np.arcsinh(sweep.NEAR * np.sinh(sampler.top)) < sampler.front[-1]
 
 
 def test_the_least_time_to_a_target_is_found():
