@@ -70,7 +70,7 @@ EXPLAINED = 0.3  # where so much of the variance of scores that are left out is 
 GREED = 2.0  # the power of the growth with which costs are drawn
 SHARE = 0.4  # of the money left, what a trial may cost
 LATE = 3  # of so many late trials one seeks the highest score
-CLOSE, NEAR = 0.9, 0.75  # with a target: from what share of the best below it scores count, their worth
+CLOSE, NEAR = 0.9, 0.75  # with a target: what below it is worth is NEAR; from CLOSE of the best it counts
 PATIENCE = 2.0  # a trial may take so many times the least time to the target
 RACERS = 4  # of the best trials, how many are run again to find the one that was not lucky
 TRAINED = 256  # observations that train hyperparameters, at most
@@ -348,7 +348,7 @@ class Bayesian(Sampler):
         trials = self.max_trials or max(100, self.made + 20)
         left = max(trials - self.made, 1)
         money = max(self.budget - sum(self.paid) - self.waiting, 1e-9) if self.budget else math.inf
-        share = 1 if self.target < math.inf else SHARE  # less than the least time is of no use
+        share = SHARE if self.target == math.inf else 1  # less than the least time is of no use
         limit = math.log(min(share * money, self.max_cost))
         cheapest, found = self.successes()[2].min(), self.candidates()
         seen = self.front > self.floor + SIGNAL * self.noise

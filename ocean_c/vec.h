@@ -109,8 +109,8 @@ static int vec_bad_actions(const Vec *vec, int start, int end) {
 
 // Returns how many of the rows were truncated.
 static int vec_step(void *vec, int start, int end) {
-    const Vec local =
-        *(const Vec *)vec; // which no byte that an environment writes can alias, so it stays in registers
+    // A copy, which no byte that an environment writes can alias, so it stays in registers.
+    const Vec local = *(const Vec *)vec;
     for (int i = start; i < end; i++) env_step(&local.states[i], &local.config, vec_rows(&local, i));
     int truncated = 0;
     for (int row = start * local.agents; row < end * local.agents; row++)
