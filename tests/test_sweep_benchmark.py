@@ -228,3 +228,20 @@ def test_the_script_prints_its_tables(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "ridge, noise 5%, 2 seeds" in done.stdout and "Mean over 2 tasks with noise 5%" in done.stdout
     assert (tmp_path / "out").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_race(seed):
+    """Nothing is sooner than the best; a run ends at the target, at its last step or at the limit."""
+    task, rng = bench.Race(seed), np.random.default_rng(seed)
+    drawn = samples(task, rng, 300)
+    for i in range(300):
+        params = {name: at[i].item() for name, at in drawn.items()}
+        assert task.seconds(params) > 0.99 * task.best  # epochs are tried in quarters
+        needed = task.steps(params)
+        score, cost = task.run(params | {"total_timesteps": 2 * needed}, 1.0, math.inf)
+        assert score == task.target and cost == pytest.approx(task.seconds(params))
+        short, less = task.run(params | {"total_timesteps": 0.9 * needed}, 1.0, math.inf)
+        assert -21 < short < task.target - 1 and less < cost
+        capped, limit = task.run(params | {"total_timesteps": 2 * needed}, 1.0, 1 + (cost - 1) / 2)
+        assert capped < short and limit == pytest.approx(1 + (cost - 1) / 2)
