@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache, partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -222,30 +221,25 @@ class LSTM(Kernel):
         x, h_first, c_first = x.transpose(0, 1).contiguous(), *(part.contiguous() for part in state)
         horizon, rows = x.shape[:2]
         c, h = torch.empty(2, horizon, rows, self.hidden)
-        gates = torch.empty(horizon, rows, 4 * self.hidden) if keep else None
+        pairs = (rows + 1) // 2 if self.bfloat16 else rows  # operands, where they are summed over rows
+        gates = torch.empty(horizon, pairs * (1 + self.bfloat16), 4 * self.hidden) if keep else None
         wide = self.inputs + self.hidden
-        z = torch.empty(horizon, self.paired(rows), wide) if keep or not self.bfloat16 else None
+        z = torch.empty(horizon, pairs, wide) if keep or not self.bfloat16 else None
         packed, weights = self.weights(anew=keep)
         self.call("lstm_forward", self.sizes(rows, horizon), x, h_first, c_first, packed, z,
                   torch.empty(rows, wide), gates, c, h)
         return h.transpose(0, 1), (h[-1], c[-1]), (weights, c_first, z, gates, c)
 
-    def paired(self, rows: int) -> int:
-        """How many operands are summed over rows."""
-        return (rows + 1) // 2 if self.bfloat16 else rows
-
     def backward(self, dh: Tensor, dh_last: Tensor, dc_last: Tensor, weights: Tensor, c_first: Tensor,
                  z: Tensor, gates: Tensor, c: Tensor) -> tuple:
         """From gradients by what `forward` gave, those by x, the first state and the parameters."""
         (rows, horizon), wide = dh.shape[:2], z.shape[2]
-        if not self.bfloat16:
-            gates = gates.clone()  # which C overwrites; retain_graph asks for them again
+        gates = gates.clone()  # which C overwrites; retain_graph asks for them again
         dh, dc = dh.transpose(0, 1).clone(memory_format=torch.contiguous_format), dc_last.contiguous().clone()
         dh[-1] += dh_last
-        dgates = torch.empty(horizon, self.paired(rows), 4 * self.hidden) if self.bfloat16 else gates
         dz = torch.empty(horizon, rows, wide)
         dweights, dbias = torch.zeros(4 * self.hidden, wide), torch.zeros(4 * self.hidden)
-        self.call("lstm_backward", self.sizes(rows, horizon), c_first, weights, z, c, dh, gates, dgates,
+        self.call("lstm_backward", self.sizes(rows, horizon), c_first, weights, z, c, dh, gates,
                   torch.empty(rows, 4 * self.hidden), dc, dz, dweights, dbias)
         dx, dh_first = dz[..., : self.inputs].transpose(0, 1), dz[0, :, self.inputs :]
         return dx, dh_first, dc, dweights[:, : self.inputs], dweights[:, self.inputs :], dbias, dbias
@@ -326,13 +320,12 @@ class Network(Kernel):
         coefficients = args.clip_coef, args.vf_coef, args.vf_clip_coef, args.ent_coef, count
         pointers = map(self.pointer, (*tensors, values, ratios))
         samples = self.ffi.new("Samples *", (*advantages.shape, *pointers, *coefficients))
-        sizes = (1 + inputs) * hidden, 8 * hidden**2, 4 * hidden, (1 + hidden) * self.columns
-        ends = [rows * i // -(-rows // shard) for i in range(-(-rows // shard) + 1)]
-        shards = [*pairwise(ends)]
-        sums = torch.zeros(len(shards), sum(sizes))
-        stats = self.ffi.new("double[]", 5 * len(shards))
-        calls = [(network, samples, *shards[i], *map(self.pointer, sums[i].split(sizes)), stats + 5 * i)
-                 for i in range(len(shards))]
+        number = -(-rows // shard)
+        ends = [*(2 * (rows * i // (2 * number)) for i in range(number)), rows]  # blocks want even numbers
+        sums = torch.empty(number, (1 + inputs) * hidden + 8 * hidden**2 + 4 * hidden + (1 + hidden) * self.columns)
+        stats = self.ffi.new("double[]", 5 * number)
+        calls = [(network, samples, *ends[i : i + 2], sums.shape[1], self.pointer(sums[i]), stats + 5 * i)
+                 for i in range(number)]
         parallel(lambda call: self.lib.network_gradients(*call), calls)
         flat = torch.empty(sum(p.numel() for p in self.parameters))
         parts = flat.split([p.numel() for p in self.parameters])
@@ -500,8 +493,8 @@ void lstm_arrange(const LstmSizes *, const float *w_ih, const float *w_hh, const
 void lstm_forward(const LstmSizes *, const float *x, const float *h_first, const float *c_first,
                   const float *packed, float *z, float *scratch, float *gates, float *c, float *h);
 void lstm_backward(const LstmSizes *, const float *c_first, const float *weights, const float *z,
-                   const float *c, const float *dh, float *gates, float *dgates, float *scratch, float *dc,
-                   float *dz, float *dweights, float *dbias);
+                   const float *c, const float *dh, float *gates, float *scratch, float *dc, float *dz,
+                   float *dweights, float *dbias);
 void network_arrange(const Network *, const Parameters *, float *encoder, float *packed, float *weights,
                      float *head, float *head_transposed);
 void network_collect(const Network *, int shards, int64_t size, float *sums, const Parameters *to);
@@ -509,8 +502,8 @@ void network_play(const Network *, int rows, const float *observations, const fl
                   const float *h_last, const float *c_last, float *h, float *c, int64_t *drawn,
                   float *logprobs, float *values);
 int network_rollout(const Network *, Rollout *);
-void network_gradients(const Network *, const Samples *, int begin, int end, float *dencoder, float *dweights,
-                       float *dbias, float *dhead, double *stats);
+void network_gradients(const Network *, const Samples *, int begin, int end, int64_t size, float *sums,
+                       double *stats);
 void muon_step(int count, const Moved *, int steps);
 void orthogonalize(int bfloat16, int rows, int columns, float *x);
 """

@@ -21,7 +21,7 @@
 #endif
 
 // Of tiles: as many rows as leave registers for a row of the other factor, and how many where fewer are left. Of blocks:
-// segments whose activations stay in a near cache.
+// the most segments whose activations stay in a near cache.
 #if defined(__AVX512F__)
 enum { WIDE = 16, ROWS = 6, FEW = 4, BLOCK = 6 };
 #elif defined(__AVX__)
@@ -228,13 +228,10 @@ static void lstm_arrange(const LstmSizes *sizes, const float *w_ih, const float 
     free(operands);
 }
 
-// WIDE units of some rows, from where they begin; gates may be null.
-INLINE void cell_tile(int bfloat16, int rows, int hidden, int depth, const Operand *z, const float *packed,
-                      const float *c_last, float *gates, float *c, float *h) {
-    Vector sums[ROWS][4];
-    for (int row = 0; row < rows; row++)
-        for (int gate = 0; gate < 4; gate++) sums[row][gate] = *at(packed + gate * WIDE);
-    product_tile(bfloat16, rows, 4, depth, z, depth, 1, packed + 4 * WIDE, 4 * WIDE, sums);
+// Of WIDE units of some rows, from where they begin: gates, which may be null, and state, from sums. By itself, so that its
+// constants take no registers of a product's.
+static __attribute__((noinline)) void finish_cells(int rows, int hidden, Vector sums[][4],
+                                                   const float *c_last, float *gates, float *c, float *h) {
     for (int row = 0; row < rows; row++) {
         const Vector i = sigmoid(sums[row][0]), f = sigmoid(sums[row][1]), o = sigmoid(sums[row][3]);
         const Vector g = hyperbolic_tangent(sums[row][2]), c_now = f * *at(c_last + row * hidden) + i * g;
@@ -244,6 +241,15 @@ INLINE void cell_tile(int bfloat16, int rows, int hidden, int depth, const Opera
         float *gate = gates + 4 * row * hidden;
         *at(gate) = i, *at(gate + hidden) = f, *at(gate + 2 * hidden) = g, *at(gate + 3 * hidden) = o;
     }
+}
+
+INLINE void cell_tile(int bfloat16, int rows, int hidden, int depth, const Operand *z, const float *packed,
+                      const float *c_last, float *gates, float *c, float *h) {
+    Vector sums[ROWS][4];
+    for (int row = 0; row < rows; row++)
+        for (int gate = 0; gate < 4; gate++) sums[row][gate] = *at(packed + gate * WIDE);
+    product_tile(bfloat16, rows, 4, depth, z, depth, 1, packed + 4 * WIDE, 4 * WIDE, sums);
+    finish_cells(rows, hidden, sums, c_last, gates, c, h);
 }
 
 INLINE void cells(int bfloat16, const LstmSizes *sizes, const float *x, const float *h_last,
@@ -291,6 +297,11 @@ INLINE int64_t paired(const LstmSizes *sizes) {
     return sizes->bfloat16 ? (sizes->rows + 1) / 2 : sizes->rows;
 }
 
+// Numbers of the gates of a step, of an even number of rows where pairs are to take their place.
+INLINE int64_t gates_step(const LstmSizes *sizes) {
+    return 4 * paired(sizes) * (1 + sizes->bfloat16) * sizes->hidden;
+}
+
 // All steps: the same arrays but scratch with a dimension for the steps before the others, h_first and c_first [rows,
 // hidden].
 static void lstm_forward(const LstmSizes *sizes, const float *x, const float *h_first, const float *c_first,
@@ -301,7 +312,7 @@ static void lstm_forward(const LstmSizes *sizes, const float *x, const float *h_
     for (int t = 0; t < sizes->horizon; t++) {
         const float *h_last = t ? h + (t - 1) * step : h_first, *c_last = t ? c + (t - 1) * step : c_first;
         lstm_step(sizes, x + t * x_step, h_last, c_last, packed, z ? z + t * z_step : NULL, scratch,
-                  gates ? gates + 4 * t * step : NULL, c + t * step, h + t * step);
+                  gates ? gates + t * gates_step(sizes) : NULL, c + t * step, h + t * step);
     }
 }
 
@@ -319,64 +330,78 @@ INLINE void store_pair(Vector one, Vector two, Operand *to_one, Operand *to_two,
 #endif
 }
 
-INLINE void backward(int bfloat16, const LstmSizes *sizes, const float *c_first, const Operand *weights,
-                     const Operand *z, const float *c, const float *dh, float *gates, Operand *dgates,
-                     Operand *scratch, float *dc, float *dz, float *dweights, float *dbias) {
+INLINE void backward_step(int bfloat16, const LstmSizes *sizes, const float *dh, const float *later,
+                          float *gates, const float *c_last, const float *c, const Operand *weights,
+                          Operand *scratch, float *dc, float *dz, float *dbias) {
     const int rows = sizes->rows, hidden = sizes->hidden, wide = sizes->inputs + hidden;
     const int pack = 1 + bfloat16, depth = 4 * hidden / pack;
-    const int64_t step = (int64_t)rows * hidden, last = sizes->horizon - 1, pairs = paired(sizes);
-    for (int64_t t = last; t >= 0; t--) {
-        const float *c_now = c + t * step, *c_last = t ? c_now - step : c_first, *dh_now = dh + t * step;
-        const float *later = dz + (t + 1) * rows * wide + sizes->inputs; // of dz_{t+1}, its part of h_t
-        float *gate = gates + 4 * t * step;
-        Operand *dgate = dgates + t * pairs * 4 * hidden, *across = bfloat16 ? scratch : dgate;
-        for (int64_t row = 0; row < rows; row += pack)
-            for (int j = 0; j < hidden; j += WIDE) {
-                Vector change[2][4] = {0};
-                for (int64_t k = 0; k < pack && row + k < rows; k++) {
-                    const int64_t unit = (row + k) * hidden + j;
-                    const float *from = gate + 4 * (row + k) * hidden + j;
-                    const Vector i = *at(from), f = *at(from + hidden), g = *at(from + 2 * hidden);
-                    const Vector o = *at(from + 3 * hidden), tanh_c = hyperbolic_tangent(*at(c_now + unit));
-                    Vector d = *at(dh_now + unit);
-                    if (t < last) d += *at(later + (row + k) * wide + j);
-                    const Vector dcell = *at(dc + unit) + d * o * (1 - tanh_c * tanh_c);
-                    *at(dc + unit) = dcell * f;
-                    change[k][0] = dcell * g * i * (1 - i);
-                    change[k][1] = dcell * *at(c_last + unit) * f * (1 - f);
-                    change[k][2] = dcell * i * (1 - g * g);
-                    change[k][3] = d * tanh_c * o * (1 - o);
-                }
-                for (int kind = 0; kind < 4; kind++) {
-                    const int64_t to = kind * hidden + j;
-                    *at(dbias + to) += change[0][kind] + change[1][kind];
-                    if (bfloat16)
-                        store_pair(change[0][kind], change[1][kind], across + row * depth + to / 2,
-                                   row + 1 < rows ? across + (row + 1) * depth + to / 2 : NULL,
-                                   dgate + row / 2 * 4 * hidden + to);
-                    else
-                        *at(dgate + row * 4 * hidden + to) = change[0][kind];
-                }
+    Operand *across = bfloat16 ? scratch : gates;
+    for (int64_t row = 0; row < rows; row += pack)
+        for (int j = 0; j < hidden; j += WIDE) {
+            Vector change[2][4] = {0};
+            for (int64_t k = 0; k < pack && row + k < rows; k++) {
+                const int64_t unit = (row + k) * hidden + j;
+                const float *gate = gates + 4 * (row + k) * hidden + j;
+                const Vector i = *at(gate), f = *at(gate + hidden), g = *at(gate + 2 * hidden);
+                const Vector o = *at(gate + 3 * hidden), tanh_c = hyperbolic_tangent(*at(c + unit));
+                Vector d = *at(dh + unit);
+                if (later) d += *at(later + (row + k) * wide + sizes->inputs + j);
+                const Vector dcell = *at(dc + unit) + d * o * (1 - tanh_c * tanh_c);
+                *at(dc + unit) = dcell * f;
+                change[k][0] = dcell * g * i * (1 - i);
+                change[k][1] = dcell * *at(c_last + unit) * f * (1 - f);
+                change[k][2] = dcell * i * (1 - g * g);
+                change[k][3] = d * tanh_c * o * (1 - o);
             }
-        product(bfloat16, rows, wide, depth, across, depth, 1, weights, wide, NULL, 0, dz + t * rows * wide,
-                wide);
-    }
-    add_product(bfloat16, 4 * hidden, wide, pairs * sizes->horizon, dgates, 1, 4 * hidden, z, wide, dweights,
-                wide);
+            for (int kind = 0; kind < 4; kind++) {
+                const int64_t to = kind * hidden + j;
+                *at(dbias + to) += change[0][kind] + change[1][kind];
+                if (bfloat16)
+                    store_pair(change[0][kind], change[1][kind], across + row * depth + to / 2,
+                               row + 1 < rows ? across + (row + 1) * depth + to / 2 : NULL,
+                               gates + row * 4 * hidden + to);
+                else
+                    *at(gates + row * 4 * hidden + to) = change[0][kind];
+            }
+        }
+    product(bfloat16, rows, wide, depth, across, depth, 1, weights, wide, NULL, 0, dz, wide);
 }
 
-// From the gradient of h, dh [horizon, rows, hidden], those of the weights [4 hidden, inputs + hidden] and of the bias
-// [4 hidden], which are added to, and, in dz [horizon, rows, inputs + hidden], of x and h_{t-1}. dc [rows, hidden] goes from
-// the gradient of the last c to that of c_first. weights and z are operands that are summed over rows, and so are the
-// gates' own gradients, dgates. Without bfloat16 these may take the place of gates, and scratch [rows, 4 hidden] is
-// not used.
-static void lstm_backward(const LstmSizes *sizes, const float *c_first, const Operand *weights,
-                          const Operand *z, const float *c, const float *dh, float *gates, Operand *dgates,
-                          Operand *scratch, float *dc, float *dz, float *dweights, float *dbias) {
+// Back over one step: from the gradient of its h, dh [rows, hidden], to dz [rows, inputs + hidden], of x and the last h. later
+// is dz of the step after it, which may be the same memory, or null. dc [rows, hidden] goes from the gradient of c to that of
+// the last one; dbias [4 hidden] is added to. The gates' own gradients take their place, as operands that are summed over
+// rows, with bfloat16 in every other row; so are the weights. scratch [rows, 4 hidden] is for bfloat16.
+static void lstm_backward_step(const LstmSizes *sizes, const float *dh, const float *later, float *gates,
+                               const float *c_last, const float *c, const Operand *weights, Operand *scratch,
+                               float *dc, float *dz, float *dbias) {
     if (sizes->bfloat16)
-        backward(1, sizes, c_first, weights, z, c, dh, gates, dgates, scratch, dc, dz, dweights, dbias);
+        backward_step(1, sizes, dh, later, gates, c_last, c, weights, scratch, dc, dz, dbias);
     else
-        backward(0, sizes, c_first, weights, z, c, dh, gates, dgates, scratch, dc, dz, dweights, dbias);
+        backward_step(0, sizes, dh, later, gates, c_last, c, weights, scratch, dc, dz, dbias);
+}
+
+// After all steps: adds the gradient of the weights [4 hidden, inputs + hidden].
+static void lstm_backward_weights(const LstmSizes *sizes, const Operand *dgates, const Operand *z,
+                                  float *dweights) {
+    const int rows = 4 * sizes->hidden, wide = sizes->inputs + sizes->hidden;
+    const int64_t depth = paired(sizes) * sizes->horizon;
+    if (sizes->bfloat16)
+        add_product(1, rows, wide, depth, dgates, 1, 2 * rows, z, wide, dweights, wide);
+    else
+        add_product(0, rows, wide, depth, dgates, 1, rows, z, wide, dweights, wide);
+}
+
+// All steps: the same arrays but scratch, dc and dbias with a dimension for the steps before the others.
+static void lstm_backward(const LstmSizes *sizes, const float *c_first, const Operand *weights,
+                          const Operand *z, const float *c, const float *dh, float *gates, Operand *scratch,
+                          float *dc, float *dz, float *dweights, float *dbias) {
+    const int64_t step = (int64_t)sizes->rows * sizes->hidden, last = sizes->horizon - 1;
+    const int64_t dz_step = (int64_t)sizes->rows * (sizes->inputs + sizes->hidden);
+    for (int64_t t = last; t >= 0; t--)
+        lstm_backward_step(sizes, dh + t * step, t < last ? dz + (t + 1) * dz_step : NULL,
+                           gates + t * gates_step(sizes), t ? c + (t - 1) * step : c_first, c + t * step,
+                           weights, scratch, dc, dz + t * dz_step, dbias);
+    lstm_backward_weights(sizes, gates, z, dweights);
 }
 
 INLINE float total(Vector x) {
@@ -502,7 +527,7 @@ static void network_forward(const Network *net, const LstmSizes *sizes, const fl
                 net->inputs, net->encoder, 0, x, net->inputs);
         for (int64_t i = 0; i < x_step; i++) x[i] = x[i] < 0 ? 0 : x[i]; // what is not a number stays so
         lstm_step(sizes, x, h_last, c_last, net->packed, z ? z + t * z_step : NULL, scratch,
-                  gates ? gates + 4 * t * step : NULL, c + t * step, h + t * step);
+                  gates ? gates + t * gates_step(sizes) : NULL, c + t * step, h + t * step);
         read_heads(net, rows, h + t * step, heads + t * columns, horizon * columns);
         for (int64_t row = 0; row < rows; row++)
             for (int i = 0; i < net->masks; i++)
@@ -660,8 +685,8 @@ static void ppo(const Network *net, const Samples *of, const float *heads, float
 // Numbers that gradients_block needs room for, for every step and for every row.
 INLINE int64_t room_of_block(const Network *net, int64_t rows, int horizon) {
     const int64_t wide = net->inputs + net->hidden,
-                  step = 2 * net->columns + 11 * net->hidden + net->inputs + net->numbers + 2 * wide;
-    return rows * horizon * step + rows * (7 * net->hidden + wide) + 256;
+                  step = 2 * net->columns + 6 * net->hidden + net->inputs + net->numbers + wide;
+    return rows * horizon * step + rows * (8 * net->hidden + 2 * wide) + 256;
 }
 
 // network_gradients of a few segments, in memory for room_of_block.
@@ -672,15 +697,14 @@ static void gradients_block(const Network *net, const Samples *of, float *memory
     const LstmSizes sizes = {rows, horizon, inputs, hidden, net->bfloat16};
     const int64_t steps = (int64_t)rows * horizon, step = (int64_t)rows * hidden;
     float *room = memory;
-    float *dheads = take(&room, steps * columns), *dh = take(&room, steps * hidden), *dc = take(&room, step);
-    float *dz = take(&room, steps * wide);
+    float *dheads = take(&room, steps * columns), *dh = take(&room, step), *dc = take(&room, step);
+    float *dz = take(&room, rows * wide);
     float *heads = take(&room, steps * columns), *x = take(&room, steps * inputs),
           *observations = take(&room, steps * numbers), *h_first = take(&room, step);
     float *c_first = take(&room, step), *c = take(&room, steps * hidden), *h = take(&room, steps * hidden);
-    float *gates = take(&room, 4 * steps * hidden), *dgates = gates;
+    float *gates = take(&room, horizon * gates_step(&sizes));
     Operand *z = take(&room, paired(&sizes) * horizon * wide),
             *scratch = take(&room, rows * (4 * hidden + wide));
-    if (net->bfloat16) dgates = take(&room, 4 * paired(&sizes) * horizon * hidden);
     memset(dc, 0, step * sizeof *dc);
     for (int row = 0; row < rows; row++) {
         memcpy(h_first + (int64_t)row * hidden, of->h + of->index[row] * hidden, hidden * sizeof *h);
@@ -692,41 +716,53 @@ static void gradients_block(const Network *net, const Samples *of, float *memory
                    of->observations + (row * horizon + t) * numbers, numbers * sizeof *observations);
     network_forward(net, &sizes, observations, h_first, c_first, x, z, scratch, gates, c, h, heads);
     ppo(net, of, heads, dheads, stats);
-    for (int t = 0; t < horizon; t++) {
+    for (int64_t t = horizon - 1; t >= 0; t--) {
         const float *d = dheads + t * columns;
         for (int64_t row = 0; row < rows; row++)
             for (int j = 0; j < used; j++) dhead[j] += d[row * horizon * columns + j];
         add_product(0, used, hidden, rows, d, 1, horizon * columns, h + t * step, hidden, dhead + columns,
                     hidden);
-        product(0, rows, hidden, used, d, horizon * columns, 1, net->head_transposed, hidden, NULL, 0,
-                dh + t * step, hidden);
+        product(0, rows, hidden, used, d, horizon * columns, 1, net->head_transposed, hidden, NULL, 0, dh,
+                hidden);
+        lstm_backward_step(&sizes, dh, t < horizon - 1 ? dz : NULL, gates + t * gates_step(&sizes),
+                           t ? c + (t - 1) * step : c_first, c + t * step, net->weights, scratch, dc, dz,
+                           dbias);
+        float *of_x = x + t * rows * inputs;
+        for (int64_t row = 0; row < rows; row++, of_x += inputs)
+            for (int j = 0; j < inputs; j++) { // relu passes what was above 0; x becomes its own gradient
+                of_x[j] = of_x[j] > 0 ? dz[row * wide + j] : 0;
+                dencoder[j] += of_x[j];
+            }
     }
-    lstm_backward(&sizes, c_first, net->weights, z, c, dh, gates, dgates, scratch, dc, dz, dweights, dbias);
-    for (int64_t i = 0; i < steps; i++)
-        for (int j = 0; j < inputs; j++) { // relu passes what was above 0; x becomes its own gradient
-            x[i * inputs + j] = x[i * inputs + j] > 0 ? dz[i * wide + j] : 0;
-            dencoder[j] += x[i * inputs + j];
-        }
+    lstm_backward_weights(&sizes, gates, z, dweights);
     add_product(0, numbers, inputs, steps, observations, 1, numbers, x, inputs, dencoder + inputs, inputs);
 }
 
-// `Trainer.gradients` of the segments [begin, end) of a minibatch: adds to dencoder, dhead, dweights [4 hidden, inputs +
-// hidden] and dbias [4 hidden]; gives their values and ratios, and ppo's statistics. It goes by blocks of segments whose
+// How many of the segments that are left are the next block: FEW, of an odd number one more and of a rest two.
+static int block_of(int left) {
+    if (left <= BLOCK || FEW == 1) return left < BLOCK ? left : BLOCK;
+    return left % 2 ? FEW + 1 : left % FEW ? BLOCK : FEW;
+}
+
+// `Trainer.gradients` of the segments [begin, end) of a minibatch, to sums [size] as network_collect takes them: dencoder,
+// dweights, dbias and dhead. Also gives their values and ratios, and ppo's statistics. It goes by blocks of segments whose
 // activations stay in a near cache.
-static void network_gradients(const Network *net, const Samples *whole, int begin, int end, float *dencoder,
-                              float *dweights, float *dbias, float *dhead, double *stats) {
+static void network_gradients(const Network *net, const Samples *whole, int begin, int end, int64_t size,
+                              float *sums, double *stats) {
     const int horizon = whole->horizon;
-    int block;
+    const int64_t of_encoder = (int64_t)(1 + net->numbers) * net->inputs;
+    const int64_t of_weights = (int64_t)4 * net->hidden * (net->inputs + net->hidden);
+    float *dweights = sums + of_encoder, *dbias = dweights + of_weights, *dhead = dbias + 4 * net->hidden;
     float *memory = malloc(room_of_block(net, BLOCK, horizon) * sizeof *memory);
-    for (int first = begin; first < end; first += block) {
-        const int left = end - first;
+    memset(sums, 0, size * sizeof *sums);
+    for (int first = begin, block; first < end; first += block) {
         const int64_t before = (int64_t)first * horizon;
         Samples part = *whole;
-        block = left >= 2 * BLOCK ? BLOCK : left > BLOCK ? (left + 1) / 2 : left; // the last two are alike
+        block = block_of(end - first);
         part.rows = block, part.index += first, part.observations += before * net->numbers;
         part.advantages += before, part.targets += before, part.values += before, part.ratios += before;
         part.times += first;
-        gradients_block(net, &part, memory, dencoder, dweights, dbias, dhead, stats);
+        gradients_block(net, &part, memory, sums, dweights, dbias, dhead, stats);
     }
     free(memory);
 }
