@@ -640,15 +640,15 @@ class Trainer:
         rows = env.rows(group)
         state = s.h[rows], s.c[rows]
         observations = torch.from_numpy(env.observations[rows]).to(device)
-        # Where each step goes, cut beforehand: to index a tensor takes longer than to copy it.
-        names = ("observations", "actions", "logprobs", "values", "rewards", "terminals", "truncations")
-        into = SimpleNamespace(**{name: getattr(s, name)[rows].unbind(1) for name in names})
         cuts = []  # of every truncated episode: where it is, its last observation, the LSTM state there
         if in_c := self.policy.network and cpu.plays(self, Trainer.rollout, group):
             with profile("rollout forward"):
                 state, cuts, seconds = policy.network.rollout(env, group, s, state, noise)
             profile.seconds["rollout forward"] -= seconds
             profile.seconds["rollout environment"] += seconds
+        else:  # where each step goes, cut beforehand: to index a tensor takes longer than to copy it
+            names = ("observations", "actions", "logprobs", "values", "rewards", "terminals", "truncations")
+            into = SimpleNamespace(**{name: getattr(s, name)[rows].unbind(1) for name in names})
         for t in range(0 if in_c else horizon):
             with profile("rollout forward"), self.autocast():
                 drawn, logprobs, values, state = self.play[group](observations, state, noise[t, rows])

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import build
 
 State = tuple[Tensor, Tensor]  # of an LSTM: h and c, each [rows, hidden]
-ROLLOUT = "deed12bd03799f90"  # the fingerprint of the functions that `Network.rollout` stands for
+ROLLOUT = "c0b6bc6708d9d274"  # the fingerprint of the functions that `Network.rollout` stands for
 
 
 def keep_freed_memory() -> None:
@@ -315,16 +315,17 @@ class Network(Kernel):
             unique, which, times, one = index, drawn, torch.ones_like(index), drawn
         index, advantages, targets, rows = unique, advantages[one], targets[one], len(unique)
         values, ratios = torch.empty(2, *advantages.shape)
-        tensors = [index, s.actions, s.observations[index].float(), advantages, targets, s.logprobs]
+        int8 = s.observations.dtype == torch.int8
+        observations = s.observations if int8 else s.observations.float()
+        tensors = [index, s.actions, observations, advantages, targets, s.logprobs]
         tensors = [x.contiguous() for x in (*tensors, old_values, s.valid, s.h, s.c, times.float())]
         coefficients = args.clip_coef, args.vf_coef, args.vf_clip_coef, args.ent_coef, count
         pointers = map(self.pointer, (*tensors, values, ratios))
-        samples = self.ffi.new("Samples *", (*advantages.shape, *pointers, *coefficients))
-        number = -(-rows // shard)
-        ends = [*(2 * (rows * i // (2 * number)) for i in range(number)), rows]  # blocks want even numbers
-        sums = torch.empty(number, (1 + inputs) * hidden + 8 * hidden**2 + 4 * hidden + (1 + hidden) * self.columns)
-        stats = self.ffi.new("double[]", 5 * number)
-        calls = [(network, samples, *ends[i : i + 2], sums.shape[1], self.pointer(sums[i]), stats + 5 * i)
+        samples = self.ffi.new("Samples *", (*advantages.shape, int8, *pointers, *coefficients))
+        number, size = -(-rows // shard), (1 + inputs + 8 * hidden + 4) * hidden + (1 + hidden) * self.columns
+        ends = [*(rows * i // number // 2 * 2 for i in range(number)), rows]  # C goes by even numbers
+        sums, stats = torch.empty(number, size), self.ffi.new("double[]", 5 * number)
+        calls = [(network, samples, *ends[i : i + 2], size, self.pointer(sums[i]), stats + 5 * i)
                  for i in range(number)]
         parallel(lambda call: self.lib.network_gradients(*call), calls)
         flat = torch.empty(sum(p.numel() for p in self.parameters))
@@ -481,9 +482,10 @@ typedef struct {
     double seconds;
 } Rollout;
 typedef struct {
-    int rows, horizon;
+    int rows, horizon, int8;
     const int64_t *index, *actions;
-    const float *observations, *advantages, *targets, *logprobs, *old_values, *valid, *h, *c, *times;
+    const void *observations;
+    const float *advantages, *targets, *logprobs, *old_values, *valid, *h, *c, *times;
     float *values, *ratios;
     float clip_coef, vf_coef, vf_clip_coef, ent_coef, count;
 } Samples;

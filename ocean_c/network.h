@@ -629,13 +629,14 @@ static int network_rollout(const Network *net, Rollout *of) {
     return cut;
 }
 
-// What a loss is of: `rows` segments, by their index among all, which count so many times. observations, advantages and
-// targets are those of the rows, [rows, horizon, …], as are the newest values and the ratios to the rollout's
-// probabilities, which are results; the rest are those of all segments.
+// What a loss is of: `rows` segments, by their index among all, which count so many times. advantages and targets are those
+// of the rows, [rows, horizon], as are the newest values and the ratios to the rollout's probabilities, which are results;
+// the rest are those of all segments. observations are int8_t or float.
 typedef struct Samples {
-    int rows, horizon;
+    int rows, horizon, int8;
     const int64_t *index, *actions;
-    const float *observations, *advantages, *targets, *logprobs, *old_values, *valid, *h, *c, *times;
+    const void *observations;
+    const float *advantages, *targets, *logprobs, *old_values, *valid, *h, *c, *times;
     float *values, *ratios;
     float clip_coef, vf_coef, vf_clip_coef, ent_coef, count; // the loss is a sum divided by `count`
 } Samples;
@@ -705,15 +706,20 @@ static void gradients_block(const Network *net, const Samples *of, float *memory
     float *gates = take(&room, horizon * gates_step(&sizes));
     Operand *z = take(&room, paired(&sizes) * horizon * wide),
             *scratch = take(&room, rows * (4 * hidden + wide));
+    float *seen = observations;
     memset(dc, 0, step * sizeof *dc);
     for (int row = 0; row < rows; row++) {
         memcpy(h_first + (int64_t)row * hidden, of->h + of->index[row] * hidden, hidden * sizeof *h);
         memcpy(c_first + (int64_t)row * hidden, of->c + of->index[row] * hidden, hidden * sizeof *c);
     }
     for (int t = 0; t < horizon; t++)
-        for (int64_t row = 0; row < rows; row++)
-            memcpy(observations + (t * rows + row) * numbers,
-                   of->observations + (row * horizon + t) * numbers, numbers * sizeof *observations);
+        for (int64_t row = 0; row < rows; row++, seen += numbers) {
+            const int64_t from = (of->index[row] * horizon + t) * numbers;
+            if (of->int8)
+                for (int i = 0; i < numbers; i++) seen[i] = ((const int8_t *)of->observations)[from + i];
+            else
+                memcpy(seen, (const float *)of->observations + from, numbers * sizeof *seen);
+        }
     network_forward(net, &sizes, observations, h_first, c_first, x, z, scratch, gates, c, h, heads);
     ppo(net, of, heads, dheads, stats);
     for (int64_t t = horizon - 1; t >= 0; t--) {
@@ -759,9 +765,8 @@ static void network_gradients(const Network *net, const Samples *whole, int begi
         const int64_t before = (int64_t)first * horizon;
         Samples part = *whole;
         block = block_of(end - first);
-        part.rows = block, part.index += first, part.observations += before * net->numbers;
+        part.rows = block, part.index += first, part.times += first;
         part.advantages += before, part.targets += before, part.values += before, part.ratios += before;
-        part.times += first;
         gradients_block(net, &part, memory, sums, dweights, dbias, dhead, stats);
     }
     free(memory);
