@@ -523,9 +523,9 @@ class Trainer:
         if self.policy.network and not cpu.network_agrees(self):
             say("Policy or gradients() is not what the network in C computes: torch takes over, more slowly")
             self.policy.network = None
-        if not on_gpu:
-            least = 1024 if self.policy.network else 2048  # steps: fewer are handed out too often
-            self.shard = max(1, min(4096, max(least, args.minibatch_size // 4)) // args.horizon)
+        if not on_gpu:  # fewer steps would be handed out too often
+            steps = 1024 if self.policy.network else min(4096, max(2048, args.minibatch_size // 4))
+            self.shard = max(1, steps // args.horizon)
         self.old_values = torch.zeros_like(self.segments.values)  # of the rollout
         if args.compile:
             cpu.Kernel.__call__ = torch.compiler.disable(cpu.Kernel.__call__)  # which is compiled already

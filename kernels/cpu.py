@@ -23,6 +23,7 @@ from torch import Tensor, nn
 import build
 
 State = tuple[Tensor, Tensor]  # of an LSTM: h and c, each [rows, hidden]
+LANES = 2  # sums of gradients that threads add to side by side
 ROLLOUT = "c0b6bc6708d9d274"  # the fingerprint of the functions that `Network.rollout` stands for
 
 
@@ -142,7 +143,8 @@ def lstm_reference(x: Tensor, state: State, weights: Tensor, bias: Tensor) -> tu
 def pointer_to(ffi: Any, x: Any) -> Any:
     """C's pointer to a tensor's numbers, a null pointer for None, and what else there is as it is."""
     if isinstance(x, Tensor):
-        kinds = {torch.int64: "int64_t *", torch.uint8: "uint8_t *", torch.bool: "uint8_t *"}
+        kinds = {torch.int64: "int64_t *", torch.float64: "double *"}
+        kinds |= dict.fromkeys((torch.uint8, torch.bool), "uint8_t *")
         return ffi.cast(kinds.get(x.dtype, "float *"), x.data_ptr())
     return ffi.NULL if x is None else x
 
@@ -305,8 +307,8 @@ class Network(Kernel):
 
     def gradients(self, s: Any, old_values: Tensor, index: Tensor, advantages: Tensor, targets: Tensor,
                   args: Any, count: int, shard: int, parallel: Callable) -> tuple:
-        """As `Trainer.gradients`, of the segments s, in shards of so many that may be done in parallel. What
-        was drawn more than once is computed once, and counts so many times."""
+        """As `Trainer.gradients`, of the segments s, by as many threads as there are shards of so many. What
+        was drawn more than once is computed once, and counts so often."""
         network, _ = self.weights(anew=True)
         hidden, inputs, drawn = self.lstm.hidden, self.numbers, torch.arange(len(index))
         unique, which, times = index.unique(return_inverse=True, return_counts=True)
@@ -322,17 +324,16 @@ class Network(Kernel):
         coefficients = args.clip_coef, args.vf_coef, args.vf_clip_coef, args.ent_coef, count
         pointers = map(self.pointer, (*tensors, values, ratios))
         samples = self.ffi.new("Samples *", (*advantages.shape, int8, *pointers, *coefficients))
-        number, size = -(-rows // shard), (1 + inputs + 8 * hidden + 4) * hidden + (1 + hidden) * self.columns
-        ends = [*(rows * i // number // 2 * 2 for i in range(number)), rows]  # C goes by even numbers
-        sums, stats = torch.empty(number, size), self.ffi.new("double[]", 5 * number)
-        calls = [(network, samples, *ends[i : i + 2], size, self.pointer(sums[i]), stats + 5 * i)
-                 for i in range(number)]
-        parallel(lambda call: self.lib.network_gradients(*call), calls)
+        size = (1 + inputs + 8 * hidden + 4) * hidden + (1 + hidden) * self.columns
+        sums, stats = torch.zeros(LANES, size), torch.zeros(rows, 5, dtype=torch.float64)
+        progress = self.ffi.new("int[]", 1 + LANES)
+        work = network, samples, LANES, progress, size, self.pointer(sums), self.pointer(stats)
+        parallel(lambda _: self.lib.network_gradients(*work), range(-(-rows // shard)))
         flat = torch.empty(sum(p.numel() for p in self.parameters))
         parts = flat.split([p.numel() for p in self.parameters])
         self.call("network_collect", network, *sums.shape, sums, self.as_parameters(parts))
         gradients = [part.view_as(p) for part, p in zip(parts, self.parameters, strict=True)]
-        return gradients, torch.tensor([*stats]).view(-1, 5).sum(0) / count, values[which], ratios[which]
+        return gradients, stats.sum(0).float() / count, values[which], ratios[which]
 
 
 def speed_up(policy: Any, bfloat16: bool) -> None:
@@ -504,7 +505,7 @@ void network_play(const Network *, int rows, const float *observations, const fl
                   const float *h_last, const float *c_last, float *h, float *c, int64_t *drawn,
                   float *logprobs, float *values);
 int network_rollout(const Network *, Rollout *);
-void network_gradients(const Network *, const Samples *, int begin, int end, int64_t size, float *sums,
+void network_gradients(const Network *, const Samples *, int lanes, int *progress, int64_t size, float *sums,
                        double *stats);
 void muon_step(int count, const Moved *, int steps);
 void orthogonalize(int bfloat16, int rows, int columns, float *x);

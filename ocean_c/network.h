@@ -683,16 +683,22 @@ static void ppo(const Network *net, const Samples *of, const float *heads, float
     }
 }
 
+// Numbers of the gradients but those of the large matrices, in network_collect's order: dencoder's bias, dbias and dhead.
+INLINE int64_t size_of_small(const Network *net) {
+    return net->inputs + 4 * net->hidden + (int64_t)(1 + net->hidden) * net->columns;
+}
+
 // Numbers that gradients_block needs room for, for every step and for every row.
 INLINE int64_t room_of_block(const Network *net, int64_t rows, int horizon) {
     const int64_t wide = net->inputs + net->hidden,
                   step = 2 * net->columns + 6 * net->hidden + net->inputs + net->numbers + wide;
-    return rows * horizon * step + rows * (8 * net->hidden + 2 * wide) + 256;
+    return rows * horizon * step + rows * (8 * net->hidden + 2 * wide) + size_of_small(net) + 256;
 }
 
-// network_gradients of a few segments, in memory for room_of_block.
-static void gradients_block(const Network *net, const Samples *of, float *memory, float *dencoder,
-                            float *dweights, float *dbias, float *dhead, double *stats) {
+// network_gradients of a few segments, in memory for room_of_block. They are added to sums after `before` others were,
+// which `added` counts.
+static void gradients_block(const Network *net, const Samples *of, float *memory, int before, int *added,
+                            float *sums, double *stats) {
     const int rows = of->rows, horizon = of->horizon, inputs = net->inputs, hidden = net->hidden;
     const int numbers = net->numbers, columns = net->columns, used = net->actions + 1, wide = inputs + hidden;
     const LstmSizes sizes = {rows, horizon, inputs, hidden, net->bfloat16};
@@ -706,8 +712,10 @@ static void gradients_block(const Network *net, const Samples *of, float *memory
     float *gates = take(&room, horizon * gates_step(&sizes));
     Operand *z = take(&room, paired(&sizes) * horizon * wide),
             *scratch = take(&room, rows * (4 * hidden + wide));
-    float *seen = observations;
+    float *seen = observations, *small = take(&room, size_of_small(net));
+    float *dbias = small + inputs, *dhead = dbias + 4 * hidden;
     memset(dc, 0, step * sizeof *dc);
+    memset(small, 0, size_of_small(net) * sizeof *small);
     for (int row = 0; row < rows; row++) {
         memcpy(h_first + (int64_t)row * hidden, of->h + of->index[row] * hidden, hidden * sizeof *h);
         memcpy(c_first + (int64_t)row * hidden, of->c + of->index[row] * hidden, hidden * sizeof *c);
@@ -737,11 +745,19 @@ static void gradients_block(const Network *net, const Samples *of, float *memory
         for (int64_t row = 0; row < rows; row++, of_x += inputs)
             for (int j = 0; j < inputs; j++) { // relu passes what was above 0; x becomes its own gradient
                 of_x[j] = of_x[j] > 0 ? dz[row * wide + j] : 0;
-                dencoder[j] += of_x[j];
+                small[j] += of_x[j];
             }
     }
-    lstm_backward_weights(&sizes, gates, z, dweights);
-    add_product(0, numbers, inputs, steps, observations, 1, numbers, x, inputs, dencoder + inputs, inputs);
+    while (__atomic_load_n(added, __ATOMIC_ACQUIRE) <
+           before) // which others have begun, and will soon have done
+        nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
+    for (int j = 0; j < inputs; j++) *sums++ += *small++;
+    add_product(0, numbers, inputs, steps, observations, 1, numbers, x, inputs, sums, inputs);
+    sums += (int64_t)numbers * inputs;
+    lstm_backward_weights(&sizes, gates, z, sums);
+    sums += (int64_t)4 * hidden * wide;
+    for (int64_t j = inputs; j < size_of_small(net); j++) *sums++ += *small++;
+    __atomic_store_n(added, before + 1, __ATOMIC_RELEASE);
 }
 
 // How many of the segments that are left are the next block: FEW, of an odd number one more and of a rest two.
@@ -750,24 +766,24 @@ static int block_of(int left) {
     return left % 2 ? FEW + 1 : left % FEW ? BLOCK : FEW;
 }
 
-// `Trainer.gradients` of the segments [begin, end) of a minibatch, to sums [size] as network_collect takes them: dencoder,
-// dweights, dbias and dhead. Also gives their values and ratios, and ppo's statistics. It goes by blocks of segments whose
-// activations stay in a near cache.
-static void network_gradients(const Network *net, const Samples *whole, int begin, int end, int64_t size,
-                              float *sums, double *stats) {
-    const int horizon = whole->horizon;
-    const int64_t of_encoder = (int64_t)(1 + net->numbers) * net->inputs;
-    const int64_t of_weights = (int64_t)4 * net->hidden * (net->inputs + net->hidden);
-    float *dweights = sums + of_encoder, *dbias = dweights + of_weights, *dhead = dbias + 4 * net->hidden;
-    float *memory = malloc(room_of_block(net, BLOCK, horizon) * sizeof *memory);
-    memset(sums, 0, size * sizeof *sums);
-    for (int first = begin, block; first < end; first += block) {
-        const int64_t before = (int64_t)first * horizon;
+// `Trainer.gradients` of a minibatch, for any number of threads at once: adds the gradients to sums [lanes, size], as
+// network_collect takes them, and gives values, ratios and, [rows, 5], ppo's statistics. It goes by blocks of segments whose
+// activations stay in a near cache. Each is of the thread that is there first; block i is added to the sums of lane i %
+// lanes, always one after the other, so that the threads do not change a bit. progress [1 + lanes], zeros at first, counts
+// blocks that were begun and, for each lane, added. Who begins one ends it: none is waited for in vain.
+static void network_gradients(const Network *net, const Samples *whole, int lanes, int *progress,
+                              int64_t size, float *sums, double *stats) {
+    float *memory = malloc(room_of_block(net, BLOCK, whole->horizon) * sizeof *memory);
+    for (int block = 0, first = 0;;) {
+        const int mine = __atomic_fetch_add(progress, 1, __ATOMIC_RELAXED), lane = mine % lanes;
+        for (; block < mine && first < whole->rows; block++) first += block_of(whole->rows - first);
+        if (first >= whole->rows) break;
+        const int64_t before = (int64_t)first * whole->horizon;
         Samples part = *whole;
-        block = block_of(end - first);
-        part.rows = block, part.index += first, part.times += first;
+        part.rows = block_of(whole->rows - first), part.index += first, part.times += first;
         part.advantages += before, part.targets += before, part.values += before, part.ratios += before;
-        gradients_block(net, &part, memory, sums, dweights, dbias, dhead, stats);
+        gradients_block(net, &part, memory, mine / lanes, progress + 1 + lane, sums + lane * size,
+                        stats + 5 * mine);
     }
     free(memory);
 }

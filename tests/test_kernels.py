@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
 
 import pytest
@@ -84,18 +85,16 @@ def test_lstm(hidden, shape, bfloat16):
 
 
 def test_no_memory_errors():
-    """The tests of the LSTM, of a network with a mask and of a rollout, with AddressSanitizer and UBSan, in
-    both precisions where the processor has them."""
+    """The tests of the LSTM, of a network with a mask, its blocks and a rollout, with AddressSanitizer and
+    UBSan, in both precisions where the processor has them."""
     command = [*shlex.split(build.compiler_command()), "-print-file-name=libasan.so"]
     library = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     if not os.path.isabs(library):
         pytest.skip("the compiler has no libasan.so")
     wanted = {"CLEANPUFFER_DEBUG": "1", "ASAN_OPTIONS": "detect_leaks=0", "LD_PRELOAD": library}
     command = [sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider", __file__]  # -s shows reports
-    command += [
-        "-k",
-        "test_lstm or (test_network and connect4) or (test_a_rollout_in_c and (settings0 or settings2))",
-    ]
+    chosen = "test_lstm or test_blocks or (test_network and connect4)"
+    command += ["-k", f"{chosen} or (test_a_rollout_in_c and (settings0 or settings2))"]
     done = subprocess.run(command, env=os.environ | wanted, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert ("skipped" in done.stdout) != cpu.has_bfloat16()
@@ -154,6 +153,36 @@ def test_network(env, settings, bfloat16):
     assert all(x.norm() > 0 for x in once)
     for want, got in zip(*results, strict=True):
         assert (got - want).norm() <= (0.05 if bfloat16 else 1e-5) * want.norm() + 1e-7
+
+
+@PRECISIONS
+def test_blocks_and_threads(bfloat16):
+    """Any number of segments has torch's gradient, and the same bits whichever threads share its blocks."""
+    trainer = make_trainer(env="pong", num_envs=32)
+    needs(bfloat16)
+    cpu.speed_up(trainer.policy, bfloat16)
+    trainer.collect()
+    kernel, network = trainer.policy.kernel, trainer.policy.network
+    with ThreadPoolExecutor(5) as pool:
+
+        def on_threads(function, items):
+            list(pool.map(function, [0] * 5))
+
+        def flat(gradients, *rest):
+            return torch.cat([x.flatten() for x in (*gradients, *rest)])
+
+        for count in (1, 3, 4, 5, 6, 7, 10, 15, 32):
+            made_up = torch.arange(count), *torch.randn(2, count, 16)
+            trainer.policy.network = trainer.policy.kernel = None
+            want = flat(*trainer.gradients(*made_up, 80))
+            trainer.policy.network, trainer.policy.kernel = network, kernel
+            got = flat(*trainer.gradients(*made_up, 80))
+            assert (got - want).norm() <= (0.05 if bfloat16 else 1e-5) * want.norm()
+            for _ in range(10):
+                shared = network.gradients(
+                    trainer.segments, trainer.old_values, *made_up, trainer.args, 80, 1, on_threads
+                )
+                assert torch.equal(flat(*shared), got)
 
 
 def test_ratios_are_one_in_bfloat16():
