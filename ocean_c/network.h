@@ -748,8 +748,8 @@ static void gradients_block(const Network *net, const Samples *of, float *memory
                 small[j] += of_x[j];
             }
     }
-    while (__atomic_load_n(added, __ATOMIC_ACQUIRE) <
-           before) // which others have begun, and will soon have done
+    // Others have begun with those before, and will soon have done.
+    while (__atomic_load_n(added, __ATOMIC_ACQUIRE) < before)
         nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
     for (int j = 0; j < inputs; j++) *sums++ += *small++;
     add_product(0, numbers, inputs, steps, observations, 1, numbers, x, inputs, sums, inputs);

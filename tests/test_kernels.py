@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
 
@@ -183,6 +184,33 @@ def test_blocks_and_threads(bfloat16):
                     trainer.segments, trainer.old_values, *made_up, trainer.args, 80, 1, on_threads
                 )
                 assert torch.equal(flat(*shared), got)
+
+
+def test_blocks_are_added_in_their_order():
+    """One that is done before those it comes after waits for them."""
+    trainer = make_trainer(env="pong", num_envs=32)
+    trainer.collect()
+    library, tried = trainer.policy.network.lib, []
+
+    class Late:
+        def __getattr__(self, name):
+            return getattr(library, name)
+
+        def network_gradients(self, *work):
+            lanes, progress = work[2:4]
+            progress[0] = lanes  # another thread has begun with the first ones, and is not done
+            thread = threading.Thread(target=library.network_gradients, args=work)
+            thread.start()
+            thread.join(0.2)
+            tried.append(thread.is_alive() and [*progress[1 : 1 + lanes]] == [0] * lanes)
+            for lane in range(lanes):
+                progress[1 + lane] = 1
+            thread.join()
+            tried.append(all(count > 1 for count in progress[1 : 1 + lanes]))
+
+    trainer.policy.network.lib = Late()
+    trainer.gradients(torch.arange(32), *torch.randn(2, 32, 16), 512)
+    assert tried == [True, True]
 
 
 def test_ratios_are_one_in_bfloat16():
