@@ -523,7 +523,7 @@ class Trainer:
         if self.policy.network and not cpu.network_agrees(self):
             say("Policy or gradients() is not what the network in C computes: torch takes over, more slowly")
             self.policy.network = None
-        if not on_gpu:  # fewer steps would be handed out too often
+        if not on_gpu:  # for fewer steps another thread is not worth while
             steps = 1024 if self.policy.network else min(4096, max(2048, args.minibatch_size // 4))
             self.shard = max(1, steps // args.horizon)
         self.old_values = torch.zeros_like(self.segments.values)  # of the rollout

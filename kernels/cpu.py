@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import build
 
 State = tuple[Tensor, Tensor]  # of an LSTM: h and c, each [rows, hidden]
-LANES = 2  # sums of gradients that threads add to side by side
+LANES = 2  # sums of gradients that threads add to side by side, which takes a third of a thread's time
 ROLLOUT = "c0b6bc6708d9d274"  # the fingerprint of the functions that `Network.rollout` stands for
 
 
@@ -307,8 +307,8 @@ class Network(Kernel):
 
     def gradients(self, s: Any, old_values: Tensor, index: Tensor, advantages: Tensor, targets: Tensor,
                   args: Any, count: int, shard: int, parallel: Callable) -> tuple:
-        """As `Trainer.gradients`, of the segments s, by as many threads as there are shards of so many. What
-        was drawn more than once is computed once, and counts so often."""
+        """As `Trainer.gradients`, of the segments s, by a thread for each shard of so many, as far as there
+        are threads. What was drawn more than once is computed once, and counts so often."""
         network, _ = self.weights(anew=True)
         hidden, inputs, drawn = self.lstm.hidden, self.numbers, torch.arange(len(index))
         unique, which, times = index.unique(return_inverse=True, return_counts=True)
@@ -317,18 +317,21 @@ class Network(Kernel):
             unique, which, times, one = index, drawn, torch.ones_like(index), drawn
         index, advantages, targets, rows = unique, advantages[one], targets[one], len(unique)
         values, ratios = torch.empty(2, *advantages.shape)
-        int8 = s.observations.dtype == torch.int8
-        observations = s.observations if int8 else s.observations.float()
-        tensors = [index, s.actions, observations, advantages, targets, s.logprobs]
+        observations, seen = s.observations, index
+        if observations.dtype not in (torch.float32, torch.int8):  # which C takes from their place
+            observations, seen = observations[index].float(), torch.arange(rows)
+        tensors = [index, seen, s.actions, observations, advantages, targets, s.logprobs]
         tensors = [x.contiguous() for x in (*tensors, old_values, s.valid, s.h, s.c, times.float())]
         coefficients = args.clip_coef, args.vf_coef, args.vf_clip_coef, args.ent_coef, count
         pointers = map(self.pointer, (*tensors, values, ratios))
+        int8 = observations.dtype == torch.int8
         samples = self.ffi.new("Samples *", (*advantages.shape, int8, *pointers, *coefficients))
         size = (1 + inputs + 8 * hidden + 4) * hidden + (1 + hidden) * self.columns
         sums, stats = torch.zeros(LANES, size), torch.zeros(rows, 5, dtype=torch.float64)
         progress = self.ffi.new("int[]", 1 + LANES)
         work = network, samples, LANES, progress, size, self.pointer(sums), self.pointer(stats)
-        parallel(lambda _: self.lib.network_gradients(*work), range(-(-rows // shard)))
+        threads = min(args.num_threads, -(-rows // shard))
+        parallel(lambda _: self.lib.network_gradients(*work), range(threads))
         flat = torch.empty(sum(p.numel() for p in self.parameters))
         parts = flat.split([p.numel() for p in self.parameters])
         self.call("network_collect", network, *sums.shape, sums, self.as_parameters(parts))
@@ -484,7 +487,7 @@ typedef struct {
 } Rollout;
 typedef struct {
     int rows, horizon, int8;
-    const int64_t *index, *actions;
+    const int64_t *index, *seen, *actions;
     const void *observations;
     const float *advantages, *targets, *logprobs, *old_values, *valid, *h, *c, *times;
     float *values, *ratios;
@@ -500,7 +503,7 @@ void lstm_backward(const LstmSizes *, const float *c_first, const float *weights
                    float *dweights, float *dbias);
 void network_arrange(const Network *, const Parameters *, float *encoder, float *packed, float *weights,
                      float *head, float *head_transposed);
-void network_collect(const Network *, int shards, int64_t size, float *sums, const Parameters *to);
+void network_collect(const Network *, int lanes, int64_t size, float *sums, const Parameters *to);
 void network_play(const Network *, int rows, const float *observations, const float *noise,
                   const float *h_last, const float *c_last, float *h, float *c, int64_t *drawn,
                   float *logprobs, float *values);

@@ -29,6 +29,7 @@ enum { WIDE = 8, ROWS = 2, FEW = 1, BLOCK = 8 };
 #else
 enum { WIDE = 4, ROWS = 4, FEW = 1, BLOCK = 8 };
 #endif
+_Static_assert(BLOCK % 2 == 0 && (FEW == 1 || BLOCK >= FEW + 2), "of block_of");
 enum { DEPTH = 192 }; // of a block of a product: its other factor stays in a near cache
 
 typedef float Vector __attribute__((vector_size(WIDE * sizeof(float)), aligned(4), may_alias));
@@ -302,8 +303,8 @@ INLINE int64_t gates_step(const LstmSizes *sizes) {
     return 4 * paired(sizes) * (1 + sizes->bfloat16) * sizes->hidden;
 }
 
-// All steps: the same arrays but scratch with a dimension for the steps before the others, h_first and c_first [rows,
-// hidden].
+// All steps: the same arrays but weights and scratch with a dimension for the steps before the others, gates of gates_step
+// each; h_first and c_first [rows, hidden].
 static void lstm_forward(const LstmSizes *sizes, const float *x, const float *h_first, const float *c_first,
                          const float *packed, Operand *z, Operand *scratch, float *gates, float *c,
                          float *h) {
@@ -391,7 +392,8 @@ static void lstm_backward_weights(const LstmSizes *sizes, const Operand *dgates,
         add_product(0, rows, wide, depth, dgates, 1, rows, z, wide, dweights, wide);
 }
 
-// All steps: the same arrays but scratch, dc and dbias with a dimension for the steps before the others.
+// All steps: the same arrays but weights, scratch, dc and dbias with a dimension for the steps before the others, gates of
+// gates_step each.
 static void lstm_backward(const LstmSizes *sizes, const float *c_first, const Operand *weights,
                           const Operand *z, const float *c, const float *dh, float *gates, Operand *scratch,
                           float *dc, float *dz, float *dweights, float *dbias) {
@@ -463,15 +465,15 @@ static void network_arrange(const Network *net, const Parameters *from, float *e
         }
 }
 
-// The parameters' gradients, from what network_gradients made of shards of a minibatch: sums [shards, size], of dencoder,
+// The parameters' gradients, from what network_gradients made of a minibatch: sums [lanes, size], of dencoder,
 // dweights, dbias and dhead one after the other; dhead has `columns` biases first, then [columns, hidden]. The first
 // sums become those of all.
-static void network_collect(const Network *net, int shards, int64_t size, float *sums, const Parameters *to) {
+static void network_collect(const Network *net, int lanes, int64_t size, float *sums, const Parameters *to) {
     const int inputs = net->inputs, hidden = net->hidden, actions = net->actions, columns = net->columns;
     const float *encoder = sums, *weights = encoder + (int64_t)(1 + net->numbers) * inputs;
     const float *bias = weights + (int64_t)4 * hidden * (inputs + hidden), *head = bias + 4 * hidden;
-    for (int shard = 1; shard < shards; shard++)
-        for (int64_t i = 0; i < size; i++) sums[i] += sums[shard * size + i];
+    for (int lane = 1; lane < lanes; lane++)
+        for (int64_t i = 0; i < size; i++) sums[i] += sums[lane * size + i];
     memcpy(to->encoder_bias, encoder, inputs * sizeof *encoder);
     for (int k = 0; k < net->numbers; k++)
         for (int64_t i = 0; i < inputs; i++)
@@ -631,10 +633,10 @@ static int network_rollout(const Network *net, Rollout *of) {
 
 // What a loss is of: `rows` segments, by their index among all, which count so many times. advantages and targets are those
 // of the rows, [rows, horizon], as are the newest values and the ratios to the rollout's probabilities, which are results;
-// the rest are those of all segments. observations are int8_t or float.
+// the rest are those of all segments. observations are int8_t or float, those of the rows where `seen` says.
 typedef struct Samples {
     int rows, horizon, int8;
-    const int64_t *index, *actions;
+    const int64_t *index, *seen, *actions;
     const void *observations;
     const float *advantages, *targets, *logprobs, *old_values, *valid, *h, *c, *times;
     float *values, *ratios;
@@ -722,7 +724,7 @@ static void gradients_block(const Network *net, const Samples *of, float *memory
     }
     for (int t = 0; t < horizon; t++)
         for (int64_t row = 0; row < rows; row++, seen += numbers) {
-            const int64_t from = (of->index[row] * horizon + t) * numbers;
+            const int64_t from = (of->seen[row] * horizon + t) * numbers;
             if (of->int8)
                 for (int i = 0; i < numbers; i++) seen[i] = ((const int8_t *)of->observations)[from + i];
             else
@@ -760,10 +762,11 @@ static void gradients_block(const Network *net, const Samples *of, float *memory
     __atomic_store_n(added, before + 1, __ATOMIC_RELEASE);
 }
 
-// How many of the segments that are left are the next block: FEW, of an odd number one more and of a rest two.
+// How many of the segments that are left are the next block. Where tiles have FEW rows it is so many, of an odd number one
+// more, and of a rest two more.
 static int block_of(int left) {
     if (left <= BLOCK || FEW == 1) return left < BLOCK ? left : BLOCK;
-    return left % 2 ? FEW + 1 : left % FEW ? BLOCK : FEW;
+    return left % 2 ? FEW + 1 : left % FEW ? FEW + 2 : FEW;
 }
 
 // `Trainer.gradients` of a minibatch, for any number of threads at once: adds the gradients to sums [lanes, size], as
@@ -773,14 +776,16 @@ static int block_of(int left) {
 // blocks that were begun and, for each lane, added. Who begins one ends it: none is waited for in vain.
 static void network_gradients(const Network *net, const Samples *whole, int lanes, int *progress,
                               int64_t size, float *sums, double *stats) {
-    float *memory = malloc(room_of_block(net, BLOCK, whole->horizon) * sizeof *memory);
+    float *memory = NULL;
     for (int block = 0, first = 0;;) {
         const int mine = __atomic_fetch_add(progress, 1, __ATOMIC_RELAXED), lane = mine % lanes;
         for (; block < mine && first < whole->rows; block++) first += block_of(whole->rows - first);
         if (first >= whole->rows) break;
+        if (!memory) memory = malloc(room_of_block(net, BLOCK, whole->horizon) * sizeof *memory);
         const int64_t before = (int64_t)first * whole->horizon;
         Samples part = *whole;
-        part.rows = block_of(whole->rows - first), part.index += first, part.times += first;
+        part.rows = block_of(whole->rows - first), part.index += first, part.seen += first;
+        part.times += first;
         part.advantages += before, part.targets += before, part.values += before, part.ratios += before;
         gradients_block(net, &part, memory, mine / lanes, progress + 1 + lane, sums + lane * size,
                         stats + 5 * mine);
