@@ -94,7 +94,8 @@ def test_no_memory_errors():
     if not os.path.isabs(library):
         pytest.skip("the compiler has no libasan.so")
     wanted = {"CLEANPUFFER_DEBUG": "1", "ASAN_OPTIONS": "detect_leaks=0", "LD_PRELOAD": library}
-    command = [sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider", __file__]  # -s shows reports
+    command = [sys.executable, "-m", "pytest", "-n0", "-s", __file__]  # -s shows reports
+    command += ["-p", "no:cacheprovider"]
     chosen = "test_lstm or test_blocks or (test_network and connect4)"
     command += ["-k", f"{chosen} or (test_a_rollout_in_c and (settings0 or settings2))"]
     done = subprocess.run(command, env=os.environ | wanted, capture_output=True, text=True)

@@ -764,7 +764,7 @@ def test_a_new_environment_is_one_header_and_one_python_file(checkout):
 
     run("-c", TEAM_SCRIPT)
     # The tests of every environment are now its tests too.
-    assert " passed" in run("-m", "pytest", "-k", "team", "tests/test_environments.py")
+    assert " passed" in run("-m", "pytest", "-n0", "-k", "team", "tests/test_environments.py")
 
 
 FLOAT_SCRIPT = """
