@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import build
 
 State = tuple[Tensor, Tensor]  # of an LSTM: h and c, each [rows, hidden]
-LANES = 2  # sums of gradients that threads add to side by side, which takes a third of a thread's time
+LANES = 4  # sums of gradients that threads add to side by side, which takes a third of a thread's time
 ROLLOUT = "c0b6bc6708d9d274"  # the fingerprint of the functions that `Network.rollout` stands for
 
 

@@ -29,7 +29,7 @@ enum { WIDE = 8, ROWS = 2, FEW = 1, BLOCK = 8 };
 #else
 enum { WIDE = 4, ROWS = 4, FEW = 1, BLOCK = 8 };
 #endif
-_Static_assert(BLOCK % 2 == 0 && (FEW == 1 || BLOCK >= FEW + 2), "of block_of");
+_Static_assert(BLOCK % 2 == 0 && (FEW == 1 || (BLOCK >= ROWS && ROWS == FEW + 2)), "of block_of");
 enum { DEPTH = 192 }; // of a block of a product: its other factor stays in a near cache
 
 typedef float Vector __attribute__((vector_size(WIDE * sizeof(float)), aligned(4), may_alias));
@@ -762,11 +762,12 @@ static void gradients_block(const Network *net, const Samples *of, float *memory
     __atomic_store_n(added, before + 1, __ATOMIC_RELEASE);
 }
 
-// How many of the segments that are left are the next block. Where tiles have FEW rows it is so many, of an odd number one
-// more, and of a rest two more.
-static int block_of(int left) {
+// How many of the segments that are left are the next block: where tiles have them, ROWS or FEW, and one more of an odd
+// number. Few are enough where a step's operands are half as large, and their activations stay nearer.
+static int block_of(int bfloat16, int left) {
     if (left <= BLOCK || FEW == 1) return left < BLOCK ? left : BLOCK;
-    return left % 2 ? FEW + 1 : left % FEW ? FEW + 2 : FEW;
+    if (left % 2) return FEW + 1;
+    return bfloat16 ? left % FEW ? ROWS : FEW : left % ROWS ? FEW : ROWS;
 }
 
 // `Trainer.gradients` of a minibatch, for any number of threads at once: adds the gradients to sums [lanes, size], as
@@ -779,12 +780,13 @@ static void network_gradients(const Network *net, const Samples *whole, int lane
     float *memory = NULL;
     for (int block = 0, first = 0;;) {
         const int mine = __atomic_fetch_add(progress, 1, __ATOMIC_RELAXED), lane = mine % lanes;
-        for (; block < mine && first < whole->rows; block++) first += block_of(whole->rows - first);
+        for (; block < mine && first < whole->rows; block++)
+            first += block_of(net->bfloat16, whole->rows - first);
         if (first >= whole->rows) break;
         if (!memory) memory = malloc(room_of_block(net, BLOCK, whole->horizon) * sizeof *memory);
         const int64_t before = (int64_t)first * whole->horizon;
         Samples part = *whole;
-        part.rows = block_of(whole->rows - first), part.index += first, part.seen += first;
+        part.rows = block_of(net->bfloat16, whole->rows - first), part.index += first, part.seen += first;
         part.times += first;
         part.advantages += before, part.targets += before, part.values += before, part.ratios += before;
         gradients_block(net, &part, memory, mine / lanes, progress + 1 + lane, sums + lane * size,
