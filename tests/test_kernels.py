@@ -200,7 +200,7 @@ def test_observations_of_other_types(env, dtype):
 
 def test_blocks_are_added_in_their_order():
     """One that is done before those it comes after waits for them."""
-    trainer = make_trainer(env="pong", num_envs=32)
+    trainer = make_trainer(env="pong", num_envs=64)
     trainer.collect()
     library, tried = trainer.policy.network.lib, []
 
@@ -223,8 +223,8 @@ def test_blocks_are_added_in_their_order():
             tried.append(not thread.is_alive() and all(count > 1 for count in progress[1 : 1 + lanes]))
 
     trainer.policy.network.lib = Late()
-    trainer.shard = 32  # one call
-    trainer.gradients(torch.arange(32), *torch.randn(2, 32, 16), 512)
+    trainer.shard = 64  # one call
+    trainer.gradients(torch.arange(64), *torch.randn(2, 64, 16), 1024)
     assert tried == [True, True]
 
 
