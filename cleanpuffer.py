@@ -258,6 +258,12 @@ class Policy(nn.Module):
         drawn = self.draw(outputs, noise)
         return drawn, self.logprobs(outputs, drawn)[0], values, state
 
+    def value(self, observations: Tensor, state: State) -> Tensor:
+        """The values of `step`."""
+        if self.network:
+            return self.network.play(observations, state, state[0].new_zeros(len(state[0]), self.outputs))[2]
+        return self.step(observations, state)[1]
+
     def forward(self, observations: Tensor, state: State) -> tuple[Tensor, Tensor]:
         """Observations [segments, horizon, …] and the states they began with to outputs and values."""
         x = self.encode(observations)  # [segments, horizon, hidden]
@@ -605,7 +611,7 @@ class Trainer:
         torch.mul(self.state[1], keep, out=s.c[:rows])
         s.valid[:rows] = 1
         noise = self.policy.noise(horizon, rows, generator=generator)
-        for kernel in filter(None, (self.policy.kernel, self.policy.network)):
+        if kernel := self.policy.network or self.policy.kernel:
             kernel.weights(anew=True)
         self.parallel(lambda group: self.in_stream(group, noise), range(self.args.groups))
         for stream in filter(None, self.streams):
@@ -674,10 +680,10 @@ class Trainer:
                     times = torch.full_like(index, t)
                     cuts.append((index + rows.start, times, last, state[0][index], state[1][index]))
         with profile("rollout forward"), self.autocast():
-            s.bootstraps[rows, -1] = policy.step(observations, state)[1]
+            s.bootstraps[rows, -1] = policy.value(observations, state)
             if cuts:
                 index, times, last, h, c = (torch.cat(part) for part in zip(*cuts, strict=True))
-                s.bootstraps[index, times] = policy.step(last, (h, c))[1]
+                s.bootstraps[index, times] = policy.value(last, (h, c))
         self.state[0][rows], self.state[1][rows] = state
         profile.seconds["rollout other"] = time.perf_counter() - began - sum(profile.seconds.values())
         self.profile.add(profile)
@@ -745,9 +751,9 @@ class Trainer:
         parts = self.parallel(
             lambda i: self.gradients(index[i], advantages[i], targets[i], targets.numel()), shards)
         with profile("update optimizer"):
-            first, *rest = (torch.cat([x.flatten() for x in part[0]]) for part in parts)
+            first, *rest = (part[0] for part in parts)
             [gradient] = self.average([sum(rest, start=first)])  # of all parameters, one after the other
-            norm = gradient.square().sum().sqrt()
+            norm = torch.linalg.vector_norm(gradient)
             gradient *= ((self.args.max_grad_norm or math.inf) / (norm + 1e-6)).clamp(max=1)
             sizes = [parameter.numel() for parameter in self.parameters]
             for parameter, part in zip(self.parameters, gradient.split(sizes), strict=True):
@@ -760,9 +766,10 @@ class Trainer:
             self.losses[-1] += norm
 
     def gradients(self, index: Tensor, advantages: Tensor, targets: Tensor, samples: int) -> tuple:
-        """Gradients of the loss over a shard, as its part of the mean over the minibatch's samples.
+        """Gradient of the loss over a shard, as its part of the mean over the minibatch's samples: of all
+        parameters, one after the other. Also its part of the losses, new values and ratios.
 
-        Advantages come normalised and weighted. Also returns the part of the losses, new values and ratios.
+        Advantages come normalised and weighted.
         """
         args, s, profile = self.args, self.segments, Profile()
         if self.policy.network:  # the same as below
@@ -787,13 +794,14 @@ class Trainer:
             loss = (loss * valid).sum() / samples
         with profile("update backward"):
             gradients = torch.autograd.grad(loss, self.parameters)
+            gradient = torch.cat([x.flatten() for x in gradients])
         with profile("update other"), torch.no_grad():
             approx_kl = ratio - 1 - logratio  # Schulman's k3: never negative
             clipfrac = ((ratio - 1).abs() > args.clip_coef).float()
             stats = (policy_loss, value_loss, entropy, approx_kl, clipfrac)
             stats = torch.stack([(x * valid).sum() for x in stats]) / samples
         self.profile.add(profile)
-        return gradients, stats, values.detach(), ratio.detach()
+        return gradient, stats, values.detach(), ratio.detach()
 
     def value_loss(self, index: Tensor, values: Tensor, old_values: Tensor, targets: Tensor) -> Tensor:
         """Half the squared errors [segments, horizon] of the segments `index`; PPO's, which forgives nothing

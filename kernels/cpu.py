@@ -24,7 +24,9 @@ import build
 
 State = tuple[Tensor, Tensor]  # of an LSTM: h and c, each [rows, hidden]
 LANES = 4  # sums of gradients that threads add to side by side, which takes a third of a thread's time
-ROLLOUT = "c0b6bc6708d9d274"  # the fingerprint of the functions that `Network.rollout` stands for
+POINTERS = {torch.int64: "int64_t *", torch.float64: "double *"}
+POINTERS |= dict.fromkeys((torch.uint8, torch.bool), "uint8_t *")
+ROLLOUT = "78c17c2af8ef27b6"  # the fingerprint of the functions that `Network.rollout` stands for
 
 
 def keep_freed_memory() -> None:
@@ -143,9 +145,7 @@ def lstm_reference(x: Tensor, state: State, weights: Tensor, bias: Tensor) -> tu
 def pointer_to(ffi: Any, x: Any) -> Any:
     """C's pointer to a tensor's numbers, a null pointer for None, and what else there is as it is."""
     if isinstance(x, Tensor):
-        kinds = {torch.int64: "int64_t *", torch.float64: "double *"}
-        kinds |= dict.fromkeys((torch.uint8, torch.bool), "uint8_t *")
-        return ffi.cast(kinds.get(x.dtype, "float *"), x.data_ptr())
+        return ffi.cast(POINTERS.get(x.dtype, "float *"), x.data_ptr())
     return ffi.NULL if x is None else x
 
 
@@ -254,17 +254,19 @@ class Network(Kernel):
     def __init__(self, policy: Any, bfloat16: bool = False):
         super().__init__([policy.encoder, policy.lstm, policy.actor, policy.critic], bfloat16)
         self.policy, self.lstm = policy, LSTM(policy.lstm, bfloat16)
-        self.numbers, self.columns = policy.encoder.in_features, -(-(policy.outputs + 1) // 16) * 16
+        self.numbers, columns = policy.encoder.in_features, -(-(policy.outputs + 1) // 16) * 16
+        self.sizes, hidden = [p.numel() for p in self.parameters], self.lstm.hidden
+        tensors = [torch.empty(1 + self.numbers, hidden), *self.lstm.room()]
+        tensors += [torch.empty(1 + hidden, columns), torch.empty(columns, hidden)]
+        mask, masks = policy.action_mask, policy.outputs if policy.action_mask else 0
+        sizes = (self.numbers, hidden, hidden, policy.outputs, columns, mask.start or 0 if mask else 0)
+        pointers = [self.pointer(x) for x in tensors]
+        self.arranged = self.ffi.new("Network *", (*sizes, masks, bfloat16, *pointers)), tensors
 
     def arrange(self, *parameters: Tensor) -> tuple[Any, list[Tensor]]:
-        """C's Network, and the tensors that it points to. Matrices are [1 + inputs, outputs], the bias first,
-        and actor and critic are columns of one."""
-        policy, hidden, mask = self.policy, self.lstm.hidden, self.policy.action_mask
-        tensors = [torch.empty(1 + self.numbers, hidden), *self.lstm.room()]
-        tensors += [torch.empty(1 + hidden, self.columns), torch.empty(self.columns, hidden)]
-        sizes = (self.numbers, hidden, hidden, policy.outputs, self.columns, mask.start or 0 if mask else 0)
-        masks = policy.outputs if mask else 0
-        network = self.ffi.new("Network *", (*sizes, masks, self.bfloat16, *map(self.pointer, tensors)))
+        """C's Network and the tensors that it points to, always the same ones. Matrices are [1 + inputs,
+        outputs], the bias first, and actor and critic are columns of one."""
+        network, tensors = self.arranged
         self.call("network_arrange", network, self.as_parameters(parameters), *tensors)
         return network, tensors
 
@@ -309,34 +311,29 @@ class Network(Kernel):
                   args: Any, count: int, shard: int, parallel: Callable) -> tuple:
         """As `Trainer.gradients`, of the segments s, by a thread for each shard of so many, as far as there
         are threads. What was drawn more than once is computed once, and counts so often."""
-        network, _ = self.weights(anew=True)
-        hidden, inputs, drawn = self.lstm.hidden, self.numbers, torch.arange(len(index))
-        unique, which, times = index.unique(return_inverse=True, return_counts=True)
-        one = torch.empty_like(unique).scatter_(0, which, drawn)  # of each segment, one of its draws
-        if not all(x[one][which].equal(x) for x in (advantages, targets)):  # not what update() draws
-            unique, which, times, one = index, drawn, torch.ones_like(index), drawn
-        index, advantages, targets, rows = unique, advantages[one], targets[one], len(unique)
-        values, ratios = torch.empty(2, *advantages.shape)
+        (network, _), draws, horizon = self.weights(anew=True), *advantages.shape
         observations, seen = s.observations, index
         if observations.dtype not in (torch.float32, torch.int8):  # which C takes from their place
-            observations, seen = observations[index].float(), torch.arange(rows)
+            observations, seen = observations[index].float(), torch.arange(draws)
         tensors = [index, seen, s.actions, observations, advantages, targets, s.logprobs]
-        tensors = [x.contiguous() for x in (*tensors, old_values, s.valid, s.h, s.c, times.float())]
+        tensors = [x.contiguous() for x in (*tensors, old_values, s.valid, s.h, s.c)]
+        values, ratios = torch.empty(2, draws, horizon)
+        times, which = torch.empty(draws), torch.empty(2, draws, dtype=torch.int64)
+        stats = torch.empty(draws, 5, dtype=torch.float64)
+        sums, losses = torch.empty(LANES, self.lib.size_of_sums(network)), torch.empty(5)
+        flat = torch.empty(sum(self.sizes))
+        to = self.as_parameters(flat.split(self.sizes))
+        pointers = map(self.pointer, (*tensors, values, ratios, times, *which))
         coefficients = args.clip_coef, args.vf_coef, args.vf_clip_coef, args.ent_coef, count
-        pointers = map(self.pointer, (*tensors, values, ratios))
-        int8 = observations.dtype == torch.int8
-        samples = self.ffi.new("Samples *", (*advantages.shape, int8, *pointers, *coefficients))
-        size = (1 + inputs + 8 * hidden + 4) * hidden + (1 + hidden) * self.columns
-        sums, stats = torch.zeros(LANES, size), torch.zeros(rows, 5, dtype=torch.float64)
+        sizes = draws, horizon, 0, observations.dtype == torch.int8, len(s.h)
+        samples = self.ffi.new("Samples *", (*sizes, *pointers, *coefficients))
+        self.lib.network_draws(samples)
         progress = self.ffi.new("int[]", 1 + LANES)
-        work = network, samples, LANES, progress, size, self.pointer(sums), self.pointer(stats)
-        threads = min(args.num_threads, -(-rows // shard))
+        work = network, samples, LANES, progress, self.pointer(sums), self.pointer(stats)
+        threads = min(args.num_threads, -(-samples.rows // shard))
         parallel(lambda _: self.lib.network_gradients(*work), range(threads))
-        flat = torch.empty(sum(p.numel() for p in self.parameters))
-        parts = flat.split([p.numel() for p in self.parameters])
-        self.call("network_collect", network, *sums.shape, sums, self.as_parameters(parts))
-        gradients = [part.view_as(p) for part, p in zip(parts, self.parameters, strict=True)]
-        return gradients, stats.sum(0).float() / count, values[which], ratios[which]
+        self.lib.network_collect(*work, to, self.pointer(losses))
+        return flat, losses, values, ratios
 
 
 def speed_up(policy: Any, bfloat16: bool) -> None:
@@ -400,7 +397,8 @@ def network_agrees(trainer: Any) -> bool:
     policy, args, space = trainer.policy, trainer.args, trainer.env.single_observation_space
     kept = trainer.segments, trainer.steps, trainer.updates, policy.kernel, policy.network
     parameters, generator = list(policy.parameters()), torch.Generator().manual_seed(0)
-    first, rows, horizon = [p.detach().clone() for p in parameters], 64, 4
+    first, sizes = [p.detach().clone() for p in parameters], [p.numel() for p in parameters]
+    rows, horizon = 64, 4
 
     def pick(*distances: float) -> Tensor:
         choices = torch.tensor(distances + tuple(-x for x in distances))
@@ -438,7 +436,7 @@ def network_agrees(trainer: Any) -> bool:
             for policy.network in (None, network):
                 *played, (h, c) = policy.play(s.observations[:, 0], (s.h, s.c), noise)
                 gradients, *rest = trainer.gradients(drawn, advantages[drawn], targets[drawn], rows * horizon)
-                results.append([*played, h, c, *gradients, *rest])
+                results.append([*played, h, c, *gradients.split(sizes), *rest])
             for a, b in zip(*results, strict=True):
                 if not (a.double() - b.double()).norm() <= 1e-3 * a.double().norm() + 1e-6:
                     return False
@@ -486,11 +484,13 @@ typedef struct {
     double seconds;
 } Rollout;
 typedef struct {
-    int rows, horizon, int8;
+    int draws, horizon, rows, int8;
+    int64_t segments;
     const int64_t *index, *seen, *actions;
     const void *observations;
-    const float *advantages, *targets, *logprobs, *old_values, *valid, *h, *c, *times;
-    float *values, *ratios;
+    const float *advantages, *targets, *logprobs, *old_values, *valid, *h, *c;
+    float *values, *ratios, *times;
+    int64_t *draw, *same;
     float clip_coef, vf_coef, vf_clip_coef, ent_coef, count;
 } Samples;
 int lstm_has_bfloat16(void);
@@ -503,13 +503,16 @@ void lstm_backward(const LstmSizes *, const float *c_first, const float *weights
                    float *dweights, float *dbias);
 void network_arrange(const Network *, const Parameters *, float *encoder, float *packed, float *weights,
                      float *head, float *head_transposed);
-void network_collect(const Network *, int lanes, int64_t size, float *sums, const Parameters *to);
 void network_play(const Network *, int rows, const float *observations, const float *noise,
                   const float *h_last, const float *c_last, float *h, float *c, int64_t *drawn,
                   float *logprobs, float *values);
 int network_rollout(const Network *, Rollout *);
-void network_gradients(const Network *, const Samples *, int lanes, int *progress, int64_t size, float *sums,
+void network_draws(Samples *);
+int64_t size_of_sums(const Network *);
+void network_gradients(const Network *, const Samples *, int lanes, int *progress, float *sums,
                        double *stats);
+void network_collect(const Network *, const Samples *, int lanes, const int *progress, float *sums,
+                     const double *stats, const Parameters *to, float *losses);
 void muon_step(int count, const Moved *, int steps);
 void orthogonalize(int bfloat16, int rows, int columns, float *x);
 """

@@ -465,31 +465,6 @@ static void network_arrange(const Network *net, const Parameters *from, float *e
         }
 }
 
-// The parameters' gradients, from what network_gradients made of a minibatch: sums [lanes, size], of dencoder,
-// dweights, dbias and dhead one after the other; dhead has `columns` biases first, then [columns, hidden]. The first
-// sums become those of all.
-static void network_collect(const Network *net, int lanes, int64_t size, float *sums, const Parameters *to) {
-    const int inputs = net->inputs, hidden = net->hidden, actions = net->actions, columns = net->columns;
-    const float *encoder = sums, *weights = encoder + (int64_t)(1 + net->numbers) * inputs;
-    const float *bias = weights + (int64_t)4 * hidden * (inputs + hidden), *head = bias + 4 * hidden;
-    for (int lane = 1; lane < lanes; lane++)
-        for (int64_t i = 0; i < size; i++) sums[i] += sums[lane * size + i];
-    memcpy(to->encoder_bias, encoder, inputs * sizeof *encoder);
-    for (int k = 0; k < net->numbers; k++)
-        for (int64_t i = 0; i < inputs; i++)
-            to->encoder[i * net->numbers + k] = to->scale * encoder[(k + 1) * inputs + i];
-    for (int64_t row = 0; row < 4 * hidden; row++, weights += inputs + hidden) {
-        memcpy(to->w_ih + row * inputs, weights, inputs * sizeof *weights);
-        memcpy(to->w_hh + row * hidden, weights + inputs, hidden * sizeof *weights);
-        to->b_ih[row] = to->b_hh[row] = bias[row];
-    }
-    for (int64_t j = 0; j <= actions; j++) {
-        float *row = j < actions ? to->actor + j * hidden : to->critic;
-        *(j < actions ? to->actor_bias + j : to->critic_bias) = head[j];
-        for (int i = 0; i < hidden; i++) row[i] = to->head_factor * head[columns + j * hidden + i];
-    }
-}
-
 // Room for float arrays, taken one after the other.
 INLINE float *take(float **room, int64_t count) {
     float *taken = *room;
@@ -631,17 +606,42 @@ static int network_rollout(const Network *net, Rollout *of) {
     return cut;
 }
 
-// What a loss is of: `rows` segments, by their index among all, which count so many times. advantages and targets are those
-// of the rows, [rows, horizon], as are the newest values and the ratios to the rollout's probabilities, which are results;
-// the rest are those of all segments. observations are int8_t or float, those of the rows where `seen` says.
+// A minibatch: `draws` of segments, by their index. advantages and targets are those of the draws, [draws, horizon], as are
+// the newest values and the ratios to the rollout's probabilities, which are results; the rest are those of all segments.
+// observations are int8_t or float, those of the draws where `seen` says. What was drawn more than once is computed once: of
+// `rows` segments, `draw` says which draw they are of, `times` how often there are such, and `same` [draws] which draw's
+// results each has.
 typedef struct Samples {
-    int rows, horizon, int8;
+    int draws, horizon, rows, int8;
+    int64_t segments;
     const int64_t *index, *seen, *actions;
     const void *observations;
-    const float *advantages, *targets, *logprobs, *old_values, *valid, *h, *c, *times;
-    float *values, *ratios;
+    const float *advantages, *targets, *logprobs, *old_values, *valid, *h, *c;
+    float *values, *ratios, *times;
+    int64_t *draw, *same;
     float clip_coef, vf_coef, vf_clip_coef, ent_coef, count; // the loss is a sum divided by `count`
 } Samples;
+
+// Fills rows, times, draw and same: by segments, or every draw for itself if there are some of a segment that differ.
+static void network_draws(Samples *of) {
+    const int64_t horizon = of->horizon, size = horizon * sizeof(float);
+    int64_t *first = malloc(2 * of->segments * sizeof *first), *times = first + of->segments;
+    int equal = 1;
+    for (int64_t segment = 0; segment < of->segments; segment++) first[segment] = -1, times[segment] = 0;
+    for (int64_t i = 0; i < of->draws; i++) {
+        int64_t *one = first + of->index[i];
+        if (*one < 0) *one = i;
+        times[of->index[i]]++, of->same[i] = *one;
+        equal &= *one == i || (!memcmp(of->advantages + i * horizon, of->advantages + *one * horizon, size) &&
+                               !memcmp(of->targets + i * horizon, of->targets + *one * horizon, size));
+    }
+    of->rows = 0;
+    for (int64_t segment = 0; equal && segment < of->segments; segment++)
+        if (times[segment]) of->draw[of->rows] = first[segment], of->times[of->rows++] = times[segment];
+    for (int64_t i = 0; !equal && i < of->draws; i++)
+        of->draw[of->rows] = of->same[i] = i, of->times[of->rows++] = 1;
+    free(first);
+}
 
 // PPO's loss: its gradient by those heads [rows, horizon, columns] that are used, values and ratios, and the sums over
 // samples of five statistics: policy loss, value loss, entropy, KL, clipped.
@@ -649,8 +649,10 @@ static void ppo(const Network *net, const Samples *of, const float *heads, float
     const int columns = net->columns, actions = net->actions;
     const float low = 1 - of->clip_coef, high = 1 + of->clip_coef, reach = of->vf_clip_coef;
     float most, probabilities[columns];
-    for (int64_t i = 0; i < (int64_t)of->rows * of->horizon; i++, heads += columns, dheads += columns) {
-        const int64_t sample = of->index[i / of->horizon] * of->horizon + i % of->horizon;
+    for (int64_t step = 0; step < (int64_t)of->rows * of->horizon;
+         step++, heads += columns, dheads += columns) {
+        const int64_t row = step / of->horizon, t = step % of->horizon, i = of->draw[row] * of->horizon + t;
+        const int64_t sample = of->index[of->draw[row]] * of->horizon + t;
         const int drawn = of->actions[sample];
         const float sum = sum_exp(net, heads, &most, probabilities), normalizer = logf(sum),
                     inverse = 1 / sum;
@@ -663,7 +665,7 @@ static void ppo(const Network *net, const Samples *of, const float *heads, float
                     ratio = expf(logratio);
         const float plain = of->advantages[i] * ratio;
         const float bounded = of->advantages[i] * (ratio < low ? low : ratio > high ? high : ratio);
-        const float valid = of->valid[sample] * of->times[i / of->horizon], scale = valid / of->count;
+        const float valid = of->valid[sample] * of->times[row], scale = valid / of->count;
         const float dlogprob = plain > bounded ? 0 : -scale * plain;
         for (int j = 0; j < actions; j++) {
             const float away = heads[j] - most - normalizer + entropy;
@@ -688,6 +690,13 @@ static void ppo(const Network *net, const Samples *of, const float *heads, float
 // Numbers of the gradients but those of the large matrices, in network_collect's order: dencoder's bias, dbias and dhead.
 INLINE int64_t size_of_small(const Network *net) {
     return net->inputs + 4 * net->hidden + (int64_t)(1 + net->hidden) * net->columns;
+}
+
+// Numbers of all: dencoder, dweights, dbias and dhead one after the other; dhead has `columns` biases first, then [columns,
+// hidden].
+static int64_t size_of_sums(const Network *net) {
+    const int64_t inputs = net->inputs, hidden = net->hidden;
+    return net->numbers * inputs + 4 * hidden * (inputs + hidden) + size_of_small(net);
 }
 
 // Numbers that gradients_block needs room for, for every step and for every row.
@@ -718,13 +727,15 @@ static void gradients_block(const Network *net, const Samples *of, float *memory
     float *dbias = small + inputs, *dhead = dbias + 4 * hidden;
     memset(dc, 0, step * sizeof *dc);
     memset(small, 0, size_of_small(net) * sizeof *small);
-    for (int row = 0; row < rows; row++) {
-        memcpy(h_first + (int64_t)row * hidden, of->h + of->index[row] * hidden, hidden * sizeof *h);
-        memcpy(c_first + (int64_t)row * hidden, of->c + of->index[row] * hidden, hidden * sizeof *c);
+    memset(stats, 0, 5 * sizeof *stats);
+    for (int64_t row = 0; row < rows; row++) {
+        const int64_t segment = of->index[of->draw[row]];
+        memcpy(h_first + row * hidden, of->h + segment * hidden, hidden * sizeof *h);
+        memcpy(c_first + row * hidden, of->c + segment * hidden, hidden * sizeof *c);
     }
     for (int t = 0; t < horizon; t++)
         for (int64_t row = 0; row < rows; row++, seen += numbers) {
-            const int64_t from = (of->seen[row] * horizon + t) * numbers;
+            const int64_t from = (of->seen[of->draw[row]] * horizon + t) * numbers;
             if (of->int8)
                 for (int i = 0; i < numbers; i++) seen[i] = ((const int8_t *)of->observations)[from + i];
             else
@@ -753,6 +764,7 @@ static void gradients_block(const Network *net, const Samples *of, float *memory
     // Others have begun with those before, and will soon have done.
     while (__atomic_load_n(added, __ATOMIC_ACQUIRE) < before)
         nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
+    if (!before) memset(sums, 0, size_of_sums(net) * sizeof *sums);
     for (int j = 0; j < inputs; j++) *sums++ += *small++;
     add_product(0, numbers, inputs, steps, observations, 1, numbers, x, inputs, sums, inputs);
     sums += (int64_t)numbers * inputs;
@@ -770,13 +782,13 @@ static int block_of(int bfloat16, int left) {
     return bfloat16 ? left % FEW ? ROWS : FEW : left % ROWS ? FEW : ROWS;
 }
 
-// `Trainer.gradients` of a minibatch, for any number of threads at once: adds the gradients to sums [lanes, size], as
-// network_collect takes them, and gives values, ratios and, [rows, 5], ppo's statistics. It goes by blocks of segments whose
-// activations stay in a near cache. Each is of the thread that is there first; block i is added to the sums of lane i %
-// lanes, always one after the other, so that the threads do not change a bit. progress [1 + lanes], zeros at first, counts
-// blocks that were begun and, for each lane, added. Who begins one ends it: none is waited for in vain.
-static void network_gradients(const Network *net, const Samples *whole, int lanes, int *progress,
-                              int64_t size, float *sums, double *stats) {
+// `Trainer.gradients` of a minibatch, for any number of threads at once: adds the gradients to sums [lanes, size_of_sums], and
+// gives values, ratios and, for each block, ppo's statistics [rows, 5]. It goes by blocks of segments whose activations stay in
+// a near cache. Each is of the thread that is there first; block i is added to the sums of lane i % lanes, always one after the
+// other, so that the threads do not change a bit. progress [1 + lanes], zeros at first, counts blocks that were begun and, for
+// each lane, added. Who begins one ends it: none is waited for in vain.
+static void network_gradients(const Network *net, const Samples *whole, int lanes, int *progress, float *sums,
+                              double *stats) {
     float *memory = NULL;
     for (int block = 0, first = 0;;) {
         const int mine = __atomic_fetch_add(progress, 1, __ATOMIC_RELAXED), lane = mine % lanes;
@@ -784,15 +796,56 @@ static void network_gradients(const Network *net, const Samples *whole, int lane
             first += block_of(net->bfloat16, whole->rows - first);
         if (first >= whole->rows) break;
         if (!memory) memory = malloc(room_of_block(net, BLOCK, whole->horizon) * sizeof *memory);
-        const int64_t before = (int64_t)first * whole->horizon;
         Samples part = *whole;
-        part.rows = block_of(net->bfloat16, whole->rows - first), part.index += first, part.seen += first;
-        part.times += first;
-        part.advantages += before, part.targets += before, part.values += before, part.ratios += before;
-        gradients_block(net, &part, memory, mine / lanes, progress + 1 + lane, sums + lane * size,
-                        stats + 5 * mine);
+        part.rows = block_of(net->bfloat16, whole->rows - first), part.draw += first, part.times += first;
+        gradients_block(net, &part, memory, mine / lanes, progress + 1 + lane,
+                        sums + lane * size_of_sums(net), stats + 5 * mine);
     }
     free(memory);
+}
+
+// What network_gradients has left to do when all threads are done: adds up the lanes, to the parameters' gradients, and the
+// statistics [5], as parts of means over `count` samples; fills in values and ratios of draws that were not computed.
+static void network_collect(const Network *net, const Samples *of, int lanes, const int *progress,
+                            float *sums, const double *stats, const Parameters *to, float *losses) {
+    const int64_t inputs = net->inputs, hidden = net->hidden, wide = inputs + hidden, actions = net->actions;
+    const int64_t before = (1 + net->numbers) * inputs, size = size_of_sums(net);
+    const float *weights = sums + before, *bias = weights + 4 * hidden * wide, *head = bias + 4 * hidden;
+    int blocks = progress[1], filled = 1;
+    for (; filled < lanes && progress[1 + filled]; filled++) blocks += progress[1 + filled];
+    for (int64_t row = 0; row < 4 * hidden; row++, weights += wide) {
+        float *dx = to->w_ih + row * inputs, *dh = to->w_hh + row * hidden;
+        memcpy(dx, weights, inputs * sizeof *dx), memcpy(dh, weights + inputs, hidden * sizeof *dh);
+        for (int lane = 1; lane < filled; lane++) {
+            for (int64_t i = 0; i < inputs; i++) dx[i] += weights[lane * size + i];
+            for (int64_t i = 0; i < hidden; i++) dh[i] += weights[lane * size + inputs + i];
+        }
+    }
+    for (int lane = 1; lane < filled; lane++) {
+        for (int64_t i = 0; i < before; i++) sums[i] += sums[lane * size + i];
+        for (int64_t i = bias - sums; i < size; i++) sums[i] += sums[lane * size + i];
+    }
+    memcpy(to->encoder_bias, sums, inputs * sizeof *sums);
+    for (int64_t k = 0; k < net->numbers; k++)
+        for (int64_t i = 0; i < inputs; i++)
+            to->encoder[i * net->numbers + k] = to->scale * sums[(k + 1) * inputs + i];
+    memcpy(to->b_ih, bias, 4 * hidden * sizeof *bias), memcpy(to->b_hh, bias, 4 * hidden * sizeof *bias);
+    for (int64_t j = 0; j <= actions; j++) {
+        float *row = j < actions ? to->actor + j * hidden : to->critic;
+        *(j < actions ? to->actor_bias + j : to->critic_bias) = head[j];
+        for (int64_t i = 0; i < hidden; i++) row[i] = to->head_factor * head[net->columns + j * hidden + i];
+    }
+    for (int k = 0; k < 5; k++) {
+        double sum = 0;
+        for (int block = 0; block < blocks; block++) sum += stats[5 * block + k];
+        losses[k] = sum / of->count;
+    }
+    for (int64_t i = 0; i < of->draws; i++) {
+        const int64_t from = of->same[i] * of->horizon, there = i * of->horizon;
+        if (from == there) continue;
+        memcpy(of->values + there, of->values + from, of->horizon * sizeof *of->values);
+        memcpy(of->ratios + there, of->ratios + from, of->horizon * sizeof *of->ratios);
+    }
 }
 
 // Numbers [rows, columns] as operands that are summed over columns and, made from these, over rows. In float32 both are

@@ -169,8 +169,7 @@ def test_actions_that_the_environment_ignored_teach_nothing():
     s.actions[ignored] = (s.actions[ignored] + 1) % 5
     targets[ignored] += 7
     advantages[ignored] *= -3
-    for gradient, same in zip(before, trainer.gradients(index, advantages, targets, 128)[0], strict=True):
-        torch.testing.assert_close(gradient, same)
+    torch.testing.assert_close(before, trainer.gradients(index, advantages, targets, 128)[0])
     s.valid[:] = 1
     changed = trainer.gradients(index, advantages, targets, 128)[0]
-    assert any(not torch.allclose(a, b) for a, b in zip(before, changed, strict=True))
+    assert not torch.allclose(before, changed)
