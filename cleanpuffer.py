@@ -497,6 +497,10 @@ class Trainer:
         torch.manual_seed(args.seed)
         self.policy = make_policy(args, env).to(self.device)
         self.parameters = list(self.policy.parameters())
+        sizes = [parameter.numel() for parameter in self.parameters]
+        self.gradient = torch.zeros(sum(sizes), device=self.device)  # of all, one after the other
+        for parameter, part in zip(self.parameters, self.gradient.split(sizes), strict=True):
+            parameter.grad = part.view_as(parameter)
         dtype = torch.bfloat16 if args.precision == "bfloat16" else None
         self.optimizer = Muon(self.parameters, args.learning_rate, args.beta1, args.beta2, args.eps,
                               args.optimizer == "adam", dtype)
@@ -622,13 +626,15 @@ class Trainer:
     def scale_rewards(self) -> None:
         """Divides rewards by the root mean square, over all of the run, of their discounted sums from each
         step to the end of its episode or segment."""
-        s, new = self.segments, slice(self.env.num_envs)
-        zeros = torch.zeros_like(s.rewards[new])
-        sums = self.advantages(s.rewards[new], zeros, zeros, s.terminals[new], s.truncations[new],
-                               torch.ones_like(zeros), self.args.gamma, 1.0, 1.0, 1.0)[1]  # over values of 0
+        new = slice(self.env.num_envs)
+        rewards, terminals, truncations = (
+            x[new] for x in (self.segments.rewards, self.segments.terminals, self.segments.truncations))
+        zeros, ones = torch.zeros_like(rewards), torch.ones_like(rewards)
+        sums = self.advantages(rewards, zeros, zeros, terminals, truncations, ones,
+                               self.args.gamma, 1.0, 1.0, 1.0)[1]  # over values of 0
         moment = torch.stack((sums.square().mean(0).sum(), sums.new_tensor(self.args.horizon)))
         self.return_moment += self.average([moment])[0]
-        s.rewards[new] /= (self.return_moment[0] / self.return_moment[1] + 1e-8).sqrt()
+        rewards /= (self.return_moment[0] / self.return_moment[1] + 1e-8).sqrt()
 
     def in_stream(self, group: int, noise: Tensor) -> None:
         """`rollout`; on a GPU in a stream of the group's own, so that copies of one group go on while the
@@ -718,8 +724,9 @@ class Trainer:
             self.policy.normalizer.update(s.observations[:self.env.num_envs])
         self.updates += 1
         self.steps += self.batch * self.world  # after it, so that the first update has the full learning rate
-        checks = [x.isfinite().all() for x in (self.losses, self.return_moment, *self.parameters)]
-        if not torch.stack(checks).all():  # the update's one synchronisation with a GPU
+        with torch.no_grad():
+            norms = torch._foreach_norm([self.losses, self.return_moment, *self.parameters])
+        if not torch.stack(norms).isfinite().all():  # the update's one synchronisation with a GPU
             raise Diverged
 
     def estimate(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -752,18 +759,16 @@ class Trainer:
             lambda i: self.gradients(index[i], advantages[i], targets[i], targets.numel()), shards)
         with profile("update optimizer"):
             first, *rest = (part[0] for part in parts)
-            [gradient] = self.average([sum(rest, start=first)])  # of all parameters, one after the other
+            [gradient] = self.average([sum(rest, start=first)])
             norm = torch.linalg.vector_norm(gradient)
-            gradient *= ((self.args.max_grad_norm or math.inf) / (norm + 1e-6)).clamp(max=1)
-            sizes = [parameter.numel() for parameter in self.parameters]
-            for parameter, part in zip(self.parameters, gradient.split(sizes), strict=True):
-                parameter.grad = part.view_as(parameter)
+            factor = ((self.args.max_grad_norm or math.inf) / (norm + 1e-6)).clamp(max=1)
+            torch.mul(gradient, factor, out=self.gradient)
             self.optimizer.step()
         with profile("update copy"):
-            for i, (_, stats, values, ratios) in zip(shards, parts, strict=True):
-                s.values[index[i]], s.ratios[index[i]] = values, ratios
-                self.losses[:-1] += stats
-            self.losses[-1] += norm
+            for i, (_, _, values, ratios) in zip(shards, parts, strict=True):
+                rows = index[i]
+                s.values[rows], s.ratios[rows] = values, ratios
+            self.losses += torch.cat((sum(part[1] for part in parts), norm.unsqueeze(0)))
 
     def gradients(self, index: Tensor, advantages: Tensor, targets: Tensor, samples: int) -> tuple:
         """Gradient of the loss over a shard, as its part of the mean over the minibatch's samples: of all

@@ -2,7 +2,7 @@
 
 Tests hold each to its readable version: `advantages_reference`, `Muon.step` and `Policy` with
 `Trainer.gradients` and `Trainer.rollout` in cleanpuffer.py, and `lstm_reference` here. Whoever edits these
-need not edit this: a trainer compares `muon_step` and `Network` with them before it uses them, and plays in C
+need not edit this: a trainer compares `MuonStep` and `Network` with them before it uses them, and plays in C
 only if its rollout is written as it was when it was put into C. Without a compiler torch does the same.
 """
 
@@ -12,7 +12,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -58,34 +58,49 @@ def load_advantages() -> Callable[..., tuple[Tensor, Tensor]]:
     return advantages_c
 
 
-@torch.no_grad()
-def muon_step(library: Any, parallel: Callable, muon: Any) -> None:
+class MuonStep:
     """`Muon.step` in C: one call, where torch takes longer to begin its many than to do them, and one for
     each matrix whose sides are both 64 or more; parallel is a `map` for these."""
-    muon.steps += 1
-    bfloat16 = muon.dtype == torch.bfloat16 and library.lib.lstm_has_bfloat16()
-    small, large, tensors = [], [], []
-    for group, moments in zip(muon.param_groups, muon.moments, strict=True):
-        numbers = float(group["lr"]), group["beta1"], group["beta2"], group["eps"]
-        for p, momentum, *variance in zip(group["params"], *moments, strict=True):
-            shape = (p.numel(), 1) if group["adam"] else p.flatten(1).shape
-            wide = min(shape) >= 64 and not group["adam"]
-            tensors.append((p, p.grad.contiguous(), momentum, *(variance or [None])))  # kept for C
-            pointers = (pointer_to(library.ffi, x) for x in tensors[-1])
-            (large if wide else small).append((*shape, wide and bfloat16, *numbers, *pointers))
-    parts = [[moved] for moved in large] + ([small] if small else [])
-    calls = [(len(part), library.ffi.new("Moved[]", part), int(muon.steps)) for part in parts]
-    list(parallel(lambda call: library.lib.muon_step(*call), calls))
-    torch.autograd.graph.increment_version([p for p, *_ in tensors])
+
+    def __init__(self, library: Any, parallel: Callable):
+        self.library, self.parallel, self.made, self.calls = library, parallel, None, []
+
+    @torch.no_grad()
+    def __call__(self, muon: Any) -> None:
+        muon.steps += 1
+        moved, made = [], [muon.dtype]  # and whatever else decides what C is told
+        for group, moments in zip(muon.param_groups, muon.moments, strict=True):
+            numbers = float(group["lr"]), group["beta1"], group["beta2"], group["eps"]
+            for p, *state in zip(group["params"], *moments, strict=True):
+                tensors = p, p.grad.contiguous(), *state
+                moved.append((group["adam"], numbers, tensors))
+                made += [group["adam"], numbers, p.shape, *(x.data_ptr() for x in tensors)]
+        if made != self.made:
+            self.made, self.calls = made, self.cut(moved, muon.dtype == torch.bfloat16)
+        steps = int(muon.steps)
+        list(self.parallel(lambda call: self.library.lib.muon_step(*call, steps), self.calls))
+        torch.autograd.graph.increment_version([tensors[0] for _, _, tensors in moved])
+
+    def cut(self, moved: list, bfloat16: bool) -> list:
+        """What each call moves: how many parameters, and C's array of them."""
+        small, large = [], []
+        bfloat16 = bfloat16 and bool(self.library.lib.lstm_has_bfloat16())
+        for adam, numbers, (p, *tensors) in moved:
+            rows, columns = (p.numel(), 1) if adam else p.flatten(1).shape
+            wide = min(rows, columns) >= 64 and not adam
+            pointers = [pointer_to(self.library.ffi, x) for x in (p, *tensors, *([] if adam else [None]))]
+            (large if wide else small).append((rows, columns, wide and bfloat16, *numbers, *pointers))
+        parts = [[one] for one in large] + ([small] if small else [])
+        return [(len(part), self.library.ffi.new("Moved[]", part)) for part in parts]
 
 
 def load_muon_step(muon: Any, parallel: Callable = map) -> Callable[[Any], None] | None:
-    """`muon_step`, or None where parameters are not contiguous float32 ones, or the optimizer has been edited
+    """`MuonStep`, or None where parameters are not contiguous float32 ones, or the optimizer has been edited
     and moves them otherwise."""
     if any(p.dtype != torch.float32 or not p.is_contiguous() for g in muon.param_groups for p in g["params"]):
         return None
     library = build.load("network", DECLARATIONS)
-    step_in_c = partial(muon_step, library, parallel)
+    step_in_c = MuonStep(library, parallel)
     generator, same = torch.Generator().manual_seed(0), True
     try:
         settings = {name: muon.param_groups[0][name] for name in ("beta1", "beta2", "eps")}
