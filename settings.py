@@ -195,7 +195,8 @@ def choose_sizes(args: Any, processes: int = 1) -> None:
     rows, copies = args.num_envs * agents, args.num_envs // processes
     batch = rows * args.horizon
     if args.groups == "auto":  # on a processor, parts that stay in a core's cache
-        most = 1 if ":" in args.env else min(2 if on_gpu else rows // processes // 512, copies, 64)
+        own = rows // processes
+        most = 1 if ":" in args.env else min(2 if on_gpu else max(own // 256, min(2, own // 128)), copies, 64)
         args.groups = max((g for g in range(1, most + 1) if copies % g == 0), default=1)
     if copies % args.groups:
         each = f", {copies} in each process" if processes > 1 else ""

@@ -10,7 +10,7 @@ import ctypes
 import hashlib
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -270,25 +270,24 @@ class Network(Kernel):
         super().__init__([policy.encoder, policy.lstm, policy.actor, policy.critic], bfloat16)
         self.policy, self.lstm = policy, LSTM(policy.lstm, bfloat16)
         self.numbers, columns = policy.encoder.in_features, -(-(policy.outputs + 1) // 16) * 16
-        self.sizes, hidden = [p.numel() for p in self.parameters], self.lstm.hidden
+        hidden = self.lstm.hidden
         tensors = [torch.empty(1 + self.numbers, hidden), *self.lstm.room()]
         tensors += [torch.empty(1 + hidden, columns), torch.empty(columns, hidden)]
         mask, masks = policy.action_mask, policy.outputs if policy.action_mask else 0
         sizes = (self.numbers, hidden, hidden, policy.outputs, columns, mask.start or 0 if mask else 0)
-        pointers = [self.pointer(x) for x in tensors]
-        self.arranged = self.ffi.new("Network *", (*sizes, masks, bfloat16, *pointers)), tensors
+        factors, pointers = (policy.scale, policy.head_factor), [self.pointer(x) for x in tensors]
+        self.arranged = self.ffi.new("Network *", (*sizes, masks, bfloat16, *factors, *pointers)), tensors
+        self.places, self.c_parameters = [], None
 
     def arrange(self, *parameters: Tensor) -> tuple[Any, list[Tensor]]:
         """C's Network and the tensors that it points to, always the same ones. Matrices are [1 + inputs,
         outputs], the bias first, and actor and critic are columns of one."""
-        network, tensors = self.arranged
-        self.call("network_arrange", network, self.as_parameters(parameters), *tensors)
-        return network, tensors
-
-    def as_parameters(self, tensors: Iterable[Tensor]) -> Any:
-        """C's Parameters of what has their shapes."""
-        factors = self.policy.scale, self.policy.head_factor
-        return self.ffi.new("Parameters *", (*map(self.pointer, tensors), *factors))
+        places = [p.data_ptr() for p in parameters]
+        if places != self.places:
+            self.c_parameters = self.ffi.new("Parameters *", [self.pointer(p) for p in parameters])
+            self.places = places
+        self.lib.network_arrange(self.arranged[0], self.c_parameters)
+        return self.arranged
 
     def play(self, observations: Tensor, state: State, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, State]:
         """As `Policy.play`."""
@@ -332,23 +331,22 @@ class Network(Kernel):
             observations, seen = observations[index].float(), torch.arange(draws)
         tensors = [index, seen, s.actions, observations, advantages, targets, s.logprobs]
         tensors = [x.contiguous() for x in (*tensors, old_values, s.valid, s.h, s.c)]
-        values, ratios = torch.empty(2, draws, horizon)
-        times, which = torch.empty(draws), torch.empty(2, draws, dtype=torch.int64)
-        stats = torch.empty(draws, 5, dtype=torch.float64)
-        sums, losses = torch.empty(LANES, self.lib.size_of_sums(network)), torch.empty(5)
-        flat = torch.empty(sum(self.sizes))
-        to = self.as_parameters(flat.split(self.sizes))
-        pointers = map(self.pointer, (*tensors, values, ratios, times, *which))
+        results, which = torch.empty(2, draws, horizon), torch.empty(3 * draws, dtype=torch.int64)
+        sums, stats = torch.empty(LANES * self.lib.size_of_sums(network)), self.ffi.new("double[]", 5 * draws)
+        gradient, losses = torch.empty(self.lib.network_size(network)), torch.empty(5)
+        values, draw = self.pointer(results), self.pointer(which)
+        pointers = [*map(self.pointer, tensors), values, values + draws * horizon]
+        pointers += [draw, draw + draws, draw + 2 * draws]
         coefficients = args.clip_coef, args.vf_coef, args.vf_clip_coef, args.ent_coef, count
         sizes = draws, horizon, 0, observations.dtype == torch.int8, len(s.h)
         samples = self.ffi.new("Samples *", (*sizes, *pointers, *coefficients))
         self.lib.network_draws(samples)
         progress = self.ffi.new("int[]", 1 + LANES)
-        work = network, samples, LANES, progress, self.pointer(sums), self.pointer(stats)
+        work = network, samples, LANES, progress, self.pointer(sums), stats
         threads = min(args.num_threads, -(-samples.rows // shard))
         parallel(lambda _: self.lib.network_gradients(*work), range(threads))
-        self.lib.network_collect(*work, to, self.pointer(losses))
-        return flat, losses, values, ratios
+        self.lib.network_collect(*work, self.pointer(gradient), self.pointer(losses))
+        return gradient, losses, *results
 
 
 def speed_up(policy: Any, bfloat16: bool) -> None:
@@ -468,12 +466,12 @@ DECLARATIONS = """
 typedef struct { int rows, horizon, inputs, hidden, bfloat16; } LstmSizes;
 typedef struct {
     int numbers, inputs, hidden, actions, columns, mask, masks, bfloat16;
-    const float *encoder, *packed, *weights, *head, *head_transposed;
+    float scale, head_factor;
+    float *encoder, *packed, *weights, *head, *head_transposed;
 } Network;
 typedef struct {
     float *encoder, *encoder_bias, *w_ih, *w_hh, *b_ih, *b_hh;
     float *actor, *actor_bias, *critic, *critic_bias;
-    float scale, head_factor;
 } Parameters;
 typedef struct {
     int rows, columns, bfloat16;
@@ -504,8 +502,8 @@ typedef struct {
     const int64_t *index, *seen, *actions;
     const void *observations;
     const float *advantages, *targets, *logprobs, *old_values, *valid, *h, *c;
-    float *values, *ratios, *times;
-    int64_t *draw, *same;
+    float *values, *ratios;
+    int64_t *draw, *same, *times;
     float clip_coef, vf_coef, vf_clip_coef, ent_coef, count;
 } Samples;
 int lstm_has_bfloat16(void);
@@ -516,8 +514,8 @@ void lstm_forward(const LstmSizes *, const float *x, const float *h_first, const
 void lstm_backward(const LstmSizes *, const float *c_first, const float *weights, const float *z,
                    const float *c, const float *dh, float *gates, float *scratch, float *dc, float *dz,
                    float *dweights, float *dbias);
-void network_arrange(const Network *, const Parameters *, float *encoder, float *packed, float *weights,
-                     float *head, float *head_transposed);
+void network_arrange(const Network *, const Parameters *);
+int64_t network_size(const Network *);
 void network_play(const Network *, int rows, const float *observations, const float *noise,
                   const float *h_last, const float *c_last, float *h, float *c, int64_t *drawn,
                   float *logprobs, float *values);
@@ -527,7 +525,7 @@ int64_t size_of_sums(const Network *);
 void network_gradients(const Network *, const Samples *, int lanes, int *progress, float *sums,
                        double *stats);
 void network_collect(const Network *, const Samples *, int lanes, const int *progress, float *sums,
-                     const double *stats, const Parameters *to, float *losses);
+                     const double *stats, float *gradient, float *losses);
 void muon_step(int count, const Moved *, int steps);
 void orthogonalize(int bfloat16, int rows, int columns, float *x);
 """

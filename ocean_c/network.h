@@ -431,38 +431,55 @@ INLINE void dots(int rows, int depth, const float *in, const float *weights, con
 // A policy: a linear layer with relu, an LSTM, and a linear layer to `columns` heads, a multiple of 16: a logit for each
 // action, the value, and nothing. encoder [1 + numbers, inputs] and head [1 + hidden, columns] have the bias first,
 // head_transposed [columns, hidden] has none; packed and weights are as lstm_forward and lstm_backward take them. Where an
-// observation has a 0 among its `masks` numbers from `mask` on, the logit of that index is -1e9.
+// observation has a 0 among its `masks` numbers from `mask` on, the logit of that index is -1e9. Observations are multiplied
+// by `scale`, and what goes into the heads by `head_factor`.
 typedef struct Network {
     int numbers, inputs, hidden, actions, columns, mask, masks, bfloat16;
-    const float *encoder, *packed, *weights, *head, *head_transposed;
+    float scale, head_factor;
+    float *encoder, *packed, *weights, *head, *head_transposed;
 } Network;
 
-// A policy's parameters as torch has them, in this order. Observations are multiplied by `scale`, and what goes into the
-// heads by `head_factor`.
+// A policy's parameters as torch has them, in this order.
 typedef struct Parameters {
     float *encoder, *encoder_bias, *w_ih, *w_hh, *b_ih, *b_hh;
     float *actor, *actor_bias, *critic, *critic_bias;
-    float scale, head_factor;
 } Parameters;
 
 // Fills what a Network points to.
-static void network_arrange(const Network *net, const Parameters *from, float *encoder, float *packed,
-                            Operand *weights, float *head, float *head_transposed) {
+static void network_arrange(const Network *net, const Parameters *from) {
     const int inputs = net->inputs, hidden = net->hidden, actions = net->actions, columns = net->columns;
     const LstmSizes sizes = {0, 0, inputs, hidden, net->bfloat16};
-    lstm_arrange(&sizes, from->w_ih, from->w_hh, from->b_ih, from->b_hh, packed, weights);
-    memcpy(encoder, from->encoder_bias, inputs * sizeof *encoder);
+    lstm_arrange(&sizes, from->w_ih, from->w_hh, from->b_ih, from->b_hh, net->packed, net->weights);
+    memcpy(net->encoder, from->encoder_bias, inputs * sizeof *net->encoder);
     for (int k = 0; k < net->numbers; k++)
         for (int64_t i = 0; i < inputs; i++)
-            encoder[(k + 1) * inputs + i] = from->scale * from->encoder[i * net->numbers + k];
+            net->encoder[(k + 1) * inputs + i] = net->scale * from->encoder[i * net->numbers + k];
     for (int64_t j = 0; j < columns; j++)
         for (int i = -1; i < hidden; i++) {
             const float *row = j < actions ? from->actor + j * hidden : from->critic;
             const float *bias = j < actions ? from->actor_bias + j : from->critic_bias;
-            const float weight = j > actions ? 0 : i < 0 ? *bias : from->head_factor * row[i];
-            head[(i + 1) * columns + j] = weight;
-            if (i >= 0) head_transposed[j * hidden + i] = weight;
+            const float weight = j > actions ? 0 : i < 0 ? *bias : net->head_factor * row[i];
+            net->head[(i + 1) * columns + j] = weight;
+            if (i >= 0) net->head_transposed[j * hidden + i] = weight;
         }
+}
+
+// Numbers of all parameters.
+static int64_t network_size(const Network *net) {
+    const int64_t inputs = net->inputs, hidden = net->hidden, heads = net->actions + 1;
+    return inputs * (net->numbers + 1) + 4 * hidden * (inputs + hidden + 2) + heads * (hidden + 1);
+}
+
+// Those in one array.
+static Parameters parameters_in(const Network *net, float *all) {
+    const int64_t inputs = net->inputs, hidden = net->hidden, actions = net->actions,
+                  square = 4 * hidden * hidden;
+    Parameters of = {.encoder = all, .encoder_bias = all + inputs * net->numbers};
+    of.w_ih = of.encoder_bias + inputs, of.w_hh = of.w_ih + 4 * hidden * inputs, of.b_ih = of.w_hh + square;
+    of.b_hh = of.b_ih + 4 * hidden, of.actor = of.b_hh + 4 * hidden,
+    of.actor_bias = of.actor + actions * hidden;
+    of.critic = of.actor_bias + actions, of.critic_bias = of.critic + hidden;
+    return of;
 }
 
 // Room for float arrays, taken one after the other.
@@ -617,8 +634,8 @@ typedef struct Samples {
     const int64_t *index, *seen, *actions;
     const void *observations;
     const float *advantages, *targets, *logprobs, *old_values, *valid, *h, *c;
-    float *values, *ratios, *times;
-    int64_t *draw, *same;
+    float *values, *ratios;
+    int64_t *draw, *same, *times;
     float clip_coef, vf_coef, vf_clip_coef, ent_coef, count; // the loss is a sum divided by `count`
 } Samples;
 
@@ -804,17 +821,18 @@ static void network_gradients(const Network *net, const Samples *whole, int lane
     free(memory);
 }
 
-// What network_gradients has left to do when all threads are done: adds up the lanes, to the parameters' gradients, and the
-// statistics [5], as parts of means over `count` samples; fills in values and ratios of draws that were not computed.
+// What network_gradients has left to do when all threads are done: adds up the lanes, to the gradient [network_size], and the
+// statistics, to losses [5], as parts of means over `count` samples; fills in values and ratios of draws that were not computed.
 static void network_collect(const Network *net, const Samples *of, int lanes, const int *progress,
-                            float *sums, const double *stats, const Parameters *to, float *losses) {
+                            float *sums, const double *stats, float *gradient, float *losses) {
+    const Parameters to = parameters_in(net, gradient);
     const int64_t inputs = net->inputs, hidden = net->hidden, wide = inputs + hidden, actions = net->actions;
     const int64_t before = (1 + net->numbers) * inputs, size = size_of_sums(net);
     const float *weights = sums + before, *bias = weights + 4 * hidden * wide, *head = bias + 4 * hidden;
     int blocks = progress[1], filled = 1;
     for (; filled < lanes && progress[1 + filled]; filled++) blocks += progress[1 + filled];
     for (int64_t row = 0; row < 4 * hidden; row++, weights += wide) {
-        float *dx = to->w_ih + row * inputs, *dh = to->w_hh + row * hidden;
+        float *dx = to.w_ih + row * inputs, *dh = to.w_hh + row * hidden;
         memcpy(dx, weights, inputs * sizeof *dx), memcpy(dh, weights + inputs, hidden * sizeof *dh);
         for (int lane = 1; lane < filled; lane++) {
             for (int64_t i = 0; i < inputs; i++) dx[i] += weights[lane * size + i];
@@ -825,15 +843,15 @@ static void network_collect(const Network *net, const Samples *of, int lanes, co
         for (int64_t i = 0; i < before; i++) sums[i] += sums[lane * size + i];
         for (int64_t i = bias - sums; i < size; i++) sums[i] += sums[lane * size + i];
     }
-    memcpy(to->encoder_bias, sums, inputs * sizeof *sums);
+    memcpy(to.encoder_bias, sums, inputs * sizeof *sums);
     for (int64_t k = 0; k < net->numbers; k++)
         for (int64_t i = 0; i < inputs; i++)
-            to->encoder[i * net->numbers + k] = to->scale * sums[(k + 1) * inputs + i];
-    memcpy(to->b_ih, bias, 4 * hidden * sizeof *bias), memcpy(to->b_hh, bias, 4 * hidden * sizeof *bias);
+            to.encoder[i * net->numbers + k] = net->scale * sums[(k + 1) * inputs + i];
+    memcpy(to.b_ih, bias, 4 * hidden * sizeof *bias), memcpy(to.b_hh, bias, 4 * hidden * sizeof *bias);
     for (int64_t j = 0; j <= actions; j++) {
-        float *row = j < actions ? to->actor + j * hidden : to->critic;
-        *(j < actions ? to->actor_bias + j : to->critic_bias) = head[j];
-        for (int64_t i = 0; i < hidden; i++) row[i] = to->head_factor * head[net->columns + j * hidden + i];
+        float *row = j < actions ? to.actor + j * hidden : to.critic;
+        *(j < actions ? to.actor_bias + j : to.critic_bias) = head[j];
+        for (int64_t i = 0; i < hidden; i++) row[i] = net->head_factor * head[net->columns + j * hidden + i];
     }
     for (int k = 0; k < 5; k++) {
         double sum = 0;
