@@ -31,10 +31,10 @@ import cffi
 ROOT = Path(__file__).resolve().parent
 SOURCES = ROOT / "ocean_c"
 COMPILED = ROOT / ".compiled"
-SHARED = ("env.h", "vec.h", "rng.h", "draw.h")
+SHARED = ("env.h", "vec.h", "rng.h", "draw.h", "cores.h")
 LIBRARIES = ("advantage.h", "network.h")  # C that is no environment; its users give load() the declarations
 
-WARNINGS = ["-std=gnu11", "-Wall", "-Wextra", "-Werror"]
+WARNINGS = ["-std=gnu11", "-D_GNU_SOURCE=1", "-Wall", "-Wextra", "-Werror"]
 FAST = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"]
 DEBUG = [
     "-O1",

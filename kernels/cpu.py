@@ -507,6 +507,8 @@ typedef struct {
     float clip_coef, vf_coef, vf_clip_coef, ent_coef, count;
 } Samples;
 int lstm_has_bfloat16(void);
+void keep_apart(void);
+void leave_core(void);
 void lstm_arrange(const LstmSizes *, const float *w_ih, const float *w_hh, const float *b_ih,
                   const float *b_hh, float *packed, float *weights);
 void lstm_forward(const LstmSizes *, const float *x, const float *h_first, const float *c_first,

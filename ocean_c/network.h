@@ -19,6 +19,7 @@
 #ifdef __AVX512F__
 #include <immintrin.h>
 #endif
+#include "cores.h"
 
 // Of tiles: as many rows as leave registers for a row of the other factor, and how many where fewer are left. Of blocks:
 // the most segments whose activations stay in a near cache.
@@ -599,6 +600,7 @@ static int network_rollout(const Network *net, Rollout *of) {
     int cut = 0;
     while (!cut && of->step < horizon) {
         const int t = of->step++;
+        keep_apart();
         for (int64_t i = 0; of->int8 && i < count; i++) floats[i] = ((const int8_t *)of->observations)[i];
         network_play(net, rows, of->int8 ? floats : of->observations,
                      of->noise + (int64_t)t * rows * net->actions, of->h, of->c, of->h_next, of->c_next,
@@ -619,6 +621,7 @@ static int network_rollout(const Network *net, Rollout *of) {
             of->to_terminals[to] = of->terminals[row], of->to_truncations[to] = of->truncations[row];
         }
     }
+    leave_core();
     free(memory);
     return cut;
 }
@@ -808,6 +811,7 @@ static void network_gradients(const Network *net, const Samples *whole, int lane
                               double *stats) {
     float *memory = NULL;
     for (int block = 0, first = 0;;) {
+        keep_apart();
         const int mine = __atomic_fetch_add(progress, 1, __ATOMIC_RELAXED), lane = mine % lanes;
         for (; block < mine && first < whole->rows; block++)
             first += block_of(net->bfloat16, whole->rows - first);
@@ -818,6 +822,7 @@ static void network_gradients(const Network *net, const Samples *whole, int lane
         gradients_block(net, &part, memory, mine / lanes, progress + 1 + lane,
                         sums + lane * size_of_sums(net), stats + 5 * mine);
     }
+    leave_core();
     free(memory);
 }
 
@@ -940,6 +945,7 @@ typedef struct Moved {
 
 // `Muon.step` of parameters [count], the steps-th.
 static void muon_step(int count, const Moved *moved, int steps) {
+    keep_apart();
     for (const Moved *of = moved; of < moved + count; of++) {
         const float lr = of->lr, ahead = of->beta1, rest1 = 1 - of->beta1, rest2 = 1 - of->beta2;
         const float unbias1 = 1 - pow(of->beta1, steps), unbias2 = 1 - pow(of->beta2, steps), eps = of->eps;
@@ -961,6 +967,7 @@ static void muon_step(int count, const Moved *moved, int steps) {
         for (int64_t i = 0; i < size; i++) parameter[i] -= factor * update[i];
         free(update);
     }
+    leave_core();
 }
 
 #endif

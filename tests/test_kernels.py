@@ -1,5 +1,6 @@
 """The kernels in C against what they are fast versions of."""
 
+import ctypes
 import inspect
 import itertools
 import math
@@ -232,6 +233,45 @@ def test_blocks_are_added_in_their_order():
     trainer.shard = 64  # one call
     trainer.gradients(torch.arange(64), *torch.randn(2, 64, 16), 1024)
     assert tried == [True, True]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say where a thread is")
+def test_threads_keep_apart():
+    """One that finds itself on another's core goes to a free one, and may be moved from there, too."""
+    allowed = os.sched_getaffinity(0)
+    first, *others = sorted(allowed)
+    lib = build.load("network", cpu.DECLARATIONS).lib
+    where = ctypes.CDLL(None).sched_getcpu
+    stay, leave = threading.Barrier(2), threading.Barrier(2)
+
+    def take():
+        os.sched_setaffinity(0, {first})
+        lib.keep_apart()
+        stay.wait()
+        leave.wait()
+        lib.leave_core()
+
+    def follow():
+        os.sched_setaffinity(0, {first})  # and is still there when others are allowed
+        os.sched_setaffinity(0, allowed)
+        lib.keep_apart()
+        at = where()
+        lib.leave_core()
+        return at, os.sched_getaffinity(0)
+
+    with ThreadPoolExecutor(2) as pool:
+        alone = [pool.submit(follow).result() for _ in range(20)]
+        taker = pool.submit(take)
+        stay.wait()
+        beside = [pool.submit(follow).result() for _ in range(20)]
+        leave.wait()
+        taker.result()
+    assert all(mask == allowed for _, mask in alone + beside)
+    if others:  # now and then the system moves one in between
+        assert sum(at == first for at, _ in alone) >= 15
+        assert sum(at != first for at, _ in beside) >= 15
+    else:
+        assert all(at == first for at, _ in alone + beside)
 
 
 def test_ratios_are_one_in_bfloat16():
