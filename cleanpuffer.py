@@ -128,7 +128,7 @@ class Args:
     mup_base_width: int = 0  # keep learning rates tuned at this width for any --hidden-size (muP); 0 is off
     state_reset: float = 0.02  # share of segments that begin with a zero LSTM state, as a fresh agent does
 
-    log_interval: float = 0.5  # seconds between lines of metrics.jsonl; scores are means since the last line
+    log_interval: float = 0.5  # seconds between lines of metrics.jsonl (fewer at first), and of their scores
     checkpoint_interval: int = 100  # updates between checkpoints
     profile: bool = False  # write a trace of ten updates into the run folder
     track: str | None = None  # send the run to these, by commas or given again: neptune, wandb, tensorboard
@@ -534,7 +534,8 @@ class Trainer:
             say("Policy or gradients() is not what the network in C computes: torch takes over, more slowly")
             self.policy.network = None
         if not on_gpu:  # for fewer steps another thread is not worth while
-            steps = 1024 if self.policy.network else min(4096, max(2048, args.minibatch_size // 4))
+            in_c = self.policy.network and type(self).gradients is Trainer.gradients
+            steps = 1024 if in_c else min(4096, max(2048, args.minibatch_size // 4))
             self.shard = max(1, steps // args.horizon)
         self.old_values = torch.zeros_like(self.segments.values)  # of the rollout
         if args.compile:
@@ -907,7 +908,8 @@ def train(args: Args, kind: type = Trainer) -> int:
 def train_loop(run: Run, shown: tuple, interrupted: threading.Event) -> str:
     """Rollout, update, log, checkpoint, until the run is over. Returns its status, "ok" or "interrupted"."""
     trainer, scores, args = run.trainer, run.scores, run.trainer.args
-    line_time, line_step, line_cpu = time.time(), trainer.steps, time.process_time()
+    began = line_time = time.time()
+    line_step, line_cpu = trainer.steps, time.process_time()
     while True:
         trainer.collect()
         trainer.update()
@@ -918,8 +920,8 @@ def train_loop(run: Run, shown: tuple, interrupted: threading.Event) -> str:
         solved = solved and means["score"] >= args.stop_score
         finished = solved or trainer.steps >= args.total_timesteps
         over = finished or interrupted.is_set()
-        passed = time.time() - line_time
-        if over or passed >= args.log_interval:
+        passed, sooner = time.time() - line_time, min(1.0, max(0.2, (line_time - began) / 2.5))
+        if over or passed >= sooner * args.log_interval:
             sps, cpu = (trainer.steps - line_step) / passed, (time.process_time() - line_cpu) / passed
             record = trackers.metrics_record(trainer, means, run.cost(), sps, cpu)
             run.log(record)

@@ -254,6 +254,36 @@ def test_records_of_long_runs_have_their_times(tmp_path):
     assert times == pytest.approx([9980.5 + 0.5 * i for i in range(40)], rel=0, abs=1e-6)
 
 
+def test_lines_come_sooner_at_first(monkeypatch):
+    """What is learned in half a second has a score of its own; an interval of minutes stays one."""
+    clock = [0.0]
+    monkeypatch.setattr(cleanpuffer, "time", SimpleNamespace(time=lambda: clock[0], process_time=lambda: 0.0))
+    monkeypatch.setattr(trackers, "metrics_record", lambda *_: clock[0])
+
+    class Trainer(SimpleNamespace):
+        def update(self):
+            clock[0] += 0.0625
+            self.steps += 1
+
+    for interval, wanted in ((0.5, 17), (100.0, 1), (0.0625, 80)):
+        clock[0], lines = 0.0, []
+        args = SimpleNamespace(log_interval=interval, stop_score=None, total_timesteps=80, checkpoint_interval=1)
+        trainer = Trainer(args=args, steps=0, updates=0, collect=lambda: None, log=lambda: {"n": 0})
+        run = SimpleNamespace(
+            trainer=trainer,
+            scores=trackers.Scores(),
+            trace=SimpleNamespace(update=lambda: None),
+            cost=lambda: clock[0],
+            log=lines.append,
+            checkpoint=lambda: None,
+        )
+        assert cleanpuffer.train_loop(run, (), threading.Event()) == "ok"
+        assert lines[-1] == 5.0 and len(lines) == wanted, lines
+        gaps = [b - a for a, b in zip([0.0, *lines], lines, strict=False)]
+        assert gaps[0] <= max(interval / 4, 0.0625) or interval > 5
+        assert all(gap <= interval for gap in gaps) and sorted(gaps[:-1]) == gaps[:-1]
+
+
 def test_names_of_trackers(tmp_path):
     """By commas or given again; the command line's replace a file's, None is none of them."""
 
