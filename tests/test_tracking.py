@@ -267,7 +267,9 @@ def test_lines_come_sooner_at_first(monkeypatch):
 
     for interval, wanted in ((0.5, 17), (100.0, 1), (0.0625, 80)):
         clock[0], lines = 0.0, []
-        args = SimpleNamespace(log_interval=interval, stop_score=None, total_timesteps=80, checkpoint_interval=1)
+        args = SimpleNamespace(
+            log_interval=interval, stop_score=None, total_timesteps=80, checkpoint_interval=1
+        )
         trainer = Trainer(args=args, steps=0, updates=0, collect=lambda: None, log=lambda: {"n": 0})
         run = SimpleNamespace(
             trainer=trainer,
