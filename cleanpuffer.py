@@ -128,7 +128,7 @@ class Args:
     mup_base_width: int = 0  # keep learning rates tuned at this width for any --hidden-size (muP); 0 is off
     state_reset: float = 0.02  # share of segments that begin with a zero LSTM state, as a fresh agent does
 
-    log_interval: float = 0.5  # seconds between lines of metrics.jsonl (fewer at first), and of their scores
+    log_interval: float = 0.5  # seconds between lines of metrics.jsonl, less at first; scores are of these
     checkpoint_interval: int = 100  # updates between checkpoints
     profile: bool = False  # write a trace of ten updates into the run folder
     track: str | None = None  # send the run to these, by commas or given again: neptune, wandb, tensorboard
@@ -497,10 +497,9 @@ class Trainer:
         torch.manual_seed(args.seed)
         self.policy = make_policy(args, env).to(self.device)
         self.parameters = list(self.policy.parameters())
-        sizes = [parameter.numel() for parameter in self.parameters]
-        self.gradient = torch.zeros(sum(sizes), device=self.device)  # of all, one after the other
-        for parameter, part in zip(self.parameters, self.gradient.split(sizes), strict=True):
-            parameter.grad = part.view_as(parameter)
+        sizes, dtype = [p.numel() for p in self.parameters], self.parameters[0].dtype
+        self.gradient = torch.zeros(sum(sizes), dtype=dtype, device=self.device)  # of all of them
+        self.parts = [x.view_as(p) for x, p in zip(self.gradient.split(sizes), self.parameters, strict=True)]
         dtype = torch.bfloat16 if args.precision == "bfloat16" else None
         self.optimizer = Muon(self.parameters, args.learning_rate, args.beta1, args.beta2, args.eps,
                               args.optimizer == "adam", dtype)
@@ -726,8 +725,8 @@ class Trainer:
         self.updates += 1
         self.steps += self.batch * self.world  # after it, so that the first update has the full learning rate
         with torch.no_grad():
-            norms = torch._foreach_norm([self.losses, self.return_moment, *self.parameters])
-        if not torch.stack(norms).isfinite().all():  # the update's one synchronisation with a GPU
+            numbers = self.losses.sum(), self.return_moment.sum(), *torch._foreach_norm(self.parameters)
+        if not torch.stack(numbers).isfinite().all():  # the update's one synchronisation with a GPU
             raise Diverged
 
     def estimate(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -763,7 +762,9 @@ class Trainer:
             [gradient] = self.average([sum(rest, start=first)])
             norm = torch.linalg.vector_norm(gradient)
             factor = ((self.args.max_grad_norm or math.inf) / (norm + 1e-6)).clamp(max=1)
-            torch.mul(gradient, factor, out=self.gradient)
+            torch.mul(gradient.view_as(self.gradient), factor, out=self.gradient)
+            for parameter, part in zip(self.parameters, self.parts, strict=True):
+                parameter.grad = part
             self.optimizer.step()
         with profile("update copy"):
             for i, (_, _, values, ratios) in zip(shards, parts, strict=True):

@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Discrete
 
+import build
 import envs
 from kernels import cpu
 from send import TRACKERS
@@ -194,9 +196,14 @@ def choose_sizes(args: Any, processes: int = 1) -> None:
         raise UsageError(f"--num-envs: {args.num_envs} cannot be split evenly between {processes} processes")
     rows, copies = args.num_envs * agents, args.num_envs // processes
     batch = rows * args.horizon
+    spec = envs.spec(args.env)
+    space, actions = spec.observation_space(args.env_config), spec.action_space(args.env_config)
     if args.groups == "auto":  # on a processor, parts that stay in a core's cache
+        plain = isinstance(actions, Discrete) and not (args.normalize_observations or args.policy)
+        in_c = plain and args.recurrent == "lstm" and args.hidden_size % 16 == 0 and build.has_compiler()
         own = rows // processes
-        most = 1 if ":" in args.env else min(2 if on_gpu else max(own // 256, min(2, own // 128)), copies, 64)
+        most = 2 if on_gpu else max(own // 256, min(2, own // 128)) if in_c else own // 512
+        most = 1 if ":" in args.env else min(most, copies, 64)
         args.groups = max((g for g in range(1, most + 1) if copies % g == 0), default=1)
     if copies % args.groups:
         each = f", {copies} in each process" if processes > 1 else ""
@@ -215,8 +222,6 @@ def choose_sizes(args: Any, processes: int = 1) -> None:
             f"--minibatch-size: {args.minibatch_size} is {args.minibatch_size // args.horizon} segments of "
             f"{args.horizon}, which cannot be split evenly between {processes} processes"
         )
-    spec = envs.spec(args.env)
-    space, actions = spec.observation_space(args.env_config), spec.action_space(args.env_config)
     sizes = getattr(actions, "nvec", getattr(actions, "n", math.prod(actions.shape)))
     outputs = int(np.sum(sizes))
     batch = round(batch * (1 + args.replay_factor))

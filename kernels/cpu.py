@@ -72,7 +72,7 @@ class MuonStep:
         for group, moments in zip(muon.param_groups, muon.moments, strict=True):
             numbers = float(group["lr"]), group["beta1"], group["beta2"], group["eps"]
             for p, *state in zip(group["params"], *moments, strict=True):
-                tensors = p, p.grad.contiguous(), *state
+                tensors = p, p.grad.contiguous(), *state  # kept for C, copies too
                 moved.append((group["adam"], numbers, tensors))
                 made += [group["adam"], numbers, p.shape, *(x.data_ptr() for x in tensors)]
         if made != self.made:
@@ -275,8 +275,8 @@ class Network(Kernel):
         tensors += [torch.empty(1 + hidden, columns), torch.empty(columns, hidden)]
         mask, masks = policy.action_mask, policy.outputs if policy.action_mask else 0
         sizes = (self.numbers, hidden, hidden, policy.outputs, columns, mask.start or 0 if mask else 0)
-        factors, pointers = (policy.scale, policy.head_factor), [self.pointer(x) for x in tensors]
-        self.arranged = self.ffi.new("Network *", (*sizes, masks, bfloat16, *factors, *pointers)), tensors
+        pointers = [self.pointer(x) for x in tensors]
+        self.arranged = self.ffi.new("Network *", (*sizes, masks, bfloat16, 0, 0, *pointers)), tensors
         self.places, self.c_parameters = [], None
 
     def arrange(self, *parameters: Tensor) -> tuple[Any, list[Tensor]]:
@@ -286,7 +286,9 @@ class Network(Kernel):
         if places != self.places:
             self.c_parameters = self.ffi.new("Parameters *", [self.pointer(p) for p in parameters])
             self.places = places
-        self.lib.network_arrange(self.arranged[0], self.c_parameters)
+        network, policy = self.arranged[0], self.policy
+        network.scale, network.head_factor = policy.scale, policy.head_factor
+        self.lib.network_arrange(network, self.c_parameters)
         return self.arranged
 
     def play(self, observations: Tensor, state: State, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, State]:
@@ -340,7 +342,8 @@ class Network(Kernel):
         coefficients = args.clip_coef, args.vf_coef, args.vf_clip_coef, args.ent_coef, count
         sizes = draws, horizon, 0, observations.dtype == torch.int8, len(s.h)
         samples = self.ffi.new("Samples *", (*sizes, *pointers, *coefficients))
-        self.lib.network_draws(samples)
+        if not self.lib.network_draws(samples):
+            raise IndexError(f"there are segments 0 to {len(s.h) - 1}")
         progress = self.ffi.new("int[]", 1 + LANES)
         work = network, samples, LANES, progress, self.pointer(sums), stats
         threads = min(args.num_threads, -(-samples.rows // shard))
@@ -454,7 +457,7 @@ def network_agrees(trainer: Any) -> bool:
                 if not (a.double() - b.double()).norm() <= 1e-3 * a.double().norm() + 1e-6:
                     return False
         return True
-    except (RuntimeError, ValueError, TypeError, AttributeError):  # of other shapes, more or fewer weights, …
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError):  # of other shapes, weights, …
         return False
     finally:
         trainer.segments, trainer.steps, trainer.updates, policy.kernel, policy.network = kept
@@ -522,7 +525,7 @@ void network_play(const Network *, int rows, const float *observations, const fl
                   const float *h_last, const float *c_last, float *h, float *c, int64_t *drawn,
                   float *logprobs, float *values);
 int network_rollout(const Network *, Rollout *);
-void network_draws(Samples *);
+int network_draws(Samples *);
 int64_t size_of_sums(const Network *);
 void network_gradients(const Network *, const Samples *, int lanes, int *progress, float *sums,
                        double *stats);

@@ -642,8 +642,11 @@ typedef struct Samples {
     float clip_coef, vf_coef, vf_clip_coef, ent_coef, count; // the loss is a sum divided by `count`
 } Samples;
 
-// Fills rows, times, draw and same: by segments, or every draw for itself if there are some of a segment that differ.
-static void network_draws(Samples *of) {
+// Fills rows, times, draw and same: by segments, or every draw for itself if there are some of a segment that differ. Returns
+// 0 if there is no segment of some index.
+static int network_draws(Samples *of) {
+    for (int64_t i = 0; i < of->draws; i++)
+        if (of->index[i] < 0 || of->index[i] >= of->segments) return 0;
     const int64_t horizon = of->horizon, size = horizon * sizeof(float);
     int64_t *first = malloc(2 * of->segments * sizeof *first), *times = first + of->segments;
     int equal = 1;
@@ -661,6 +664,7 @@ static void network_draws(Samples *of) {
     for (int64_t i = 0; !equal && i < of->draws; i++)
         of->draw[of->rows] = of->same[i] = i, of->times[of->rows++] = 1;
     free(first);
+    return 1;
 }
 
 // PPO's loss: its gradient by those heads [rows, horizon, columns] that are used, values and ratios, and the sums over
@@ -747,7 +751,6 @@ static void gradients_block(const Network *net, const Samples *of, float *memory
     float *dbias = small + inputs, *dhead = dbias + 4 * hidden;
     memset(dc, 0, step * sizeof *dc);
     memset(small, 0, size_of_small(net) * sizeof *small);
-    memset(stats, 0, 5 * sizeof *stats);
     for (int64_t row = 0; row < rows; row++) {
         const int64_t segment = of->index[of->draw[row]];
         memcpy(h_first + row * hidden, of->h + segment * hidden, hidden * sizeof *h);
@@ -802,8 +805,8 @@ static int block_of(int bfloat16, int left) {
     return bfloat16 ? left % FEW ? ROWS : FEW : left % ROWS ? FEW : ROWS;
 }
 
-// `Trainer.gradients` of a minibatch, for any number of threads at once: adds the gradients to sums [lanes, size_of_sums], and
-// gives values, ratios and, for each block, ppo's statistics [rows, 5]. It goes by blocks of segments whose activations stay in
+// `Trainer.gradients` of a minibatch, for any number of threads at once: sums of the gradients [lanes, size_of_sums], values,
+// ratios and, added to stats [blocks, 5], ppo's statistics of each block. It goes by blocks of segments whose activations stay in
 // a near cache. Each is of the thread that is there first; block i is added to the sums of lane i % lanes, always one after the
 // other, so that the threads do not change a bit. progress [1 + lanes], zeros at first, counts blocks that were begun and, for
 // each lane, added. Who begins one ends it: none is waited for in vain.
@@ -833,6 +836,7 @@ static void network_collect(const Network *net, const Samples *of, int lanes, co
     const Parameters to = parameters_in(net, gradient);
     const int64_t inputs = net->inputs, hidden = net->hidden, wide = inputs + hidden, actions = net->actions;
     const int64_t before = (1 + net->numbers) * inputs, size = size_of_sums(net);
+    if (!progress[1]) memset(sums, 0, size * sizeof *sums); // of no draws
     const float *weights = sums + before, *bias = weights + 4 * hidden * wide, *head = bias + 4 * hidden;
     int blocks = progress[1], filled = 1;
     for (; filled < lanes && progress[1 + filled]; filled++) blocks += progress[1 + filled];

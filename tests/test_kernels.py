@@ -255,6 +255,7 @@ def test_threads_keep_apart():
         os.sched_setaffinity(0, {first})  # and is still there when others are allowed
         os.sched_setaffinity(0, allowed)
         lib.keep_apart()
+        lib.keep_apart()  # the first time it may be an error
         at = where()
         lib.leave_core()
         return at, os.sched_getaffinity(0)
@@ -285,6 +286,40 @@ def test_ratios_are_one_in_bfloat16():
         ratios = trainer.gradients(index, *torch.randn(2, 16, 16), 256)[3]
         assert (ratios - 1).abs().max() < 1e-5
         trainer.update()
+
+
+def test_parameters_that_lie_elsewhere():
+    """And factors that have changed."""
+    trainer = make_trainer(env="pong")
+    policy, s, noise = trainer.policy, trainer.segments, torch.zeros(16, 3)
+    trainer.collect()
+    policy.head_factor = 0.5
+    for p in policy.parameters():
+        p.data = p.data + 0.1
+    policy.network.weights(anew=True)
+    got = policy.play(s.observations[:, 0], (s.h, s.c), noise)
+    policy.network = policy.kernel = None
+    with torch.no_grad():
+        want = policy.play(s.observations[:, 0], (s.h, s.c), noise)
+    torch.testing.assert_close(got[2], want[2], rtol=0.02, atol=0.02)
+    assert want[2].abs().max() > 0.1
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["advantages", "targets"])
+def test_draws_of_a_segment_that_differ(which):
+    """In a single number: they are computed each for itself."""
+    trainer, index = make_trainer(env="pong", precision="float32"), torch.tensor([3, 5, 3])
+    trainer.collect()
+    network, made_up = trainer.policy.network, torch.randn(2, 16, 16)[:, index]
+    made_up[which, 2, 7] += 3
+    got = trainer.gradients(index, *made_up, 48)[0]
+    trainer.policy.network = trainer.policy.kernel = None
+    want = trainer.gradients(index, *made_up, 48)[0]
+    assert (got - want).norm() <= 1e-4 * want.norm()
+    trainer.policy.network = network
+    for bad in (-1, 16):
+        with pytest.raises(IndexError, match="0 to 15"):
+            trainer.gradients(torch.tensor([3, bad]), *made_up[:, :2], 48)
 
 
 def test_policies_that_the_network_is_not_for():
@@ -542,13 +577,13 @@ def test_muon_in_c(adam):
     betas that are replaced in between; a gradient of zeros moves nothing by itself."""
     torch.manual_seed(1)
     muons = make_muons(adam)
-    for turn in range(4):
+    for turn in range(6):
         gradients = [torch.randn(p.shape) * (turn < 3) for p in parameters_of(muons[0])]
         for muon in muons:
-            for p, gradient in zip(parameters_of(muon), gradients, strict=True):
-                p.grad = gradient.mT.contiguous().mT if gradient.ndim > 1 else gradient
+            for p, gradient in zip(parameters_of(muon), gradients if turn < 5 else [], strict=turn < 5):
+                p.grad = gradient.mT.contiguous().mT if gradient.ndim > 1 and turn < 4 else gradient
             for group in muon.param_groups:
-                group["lr"] = group["initial_lr"] / torch.tensor(1.0 + turn)
+                group["lr"] = group["initial_lr"] / torch.tensor(1.0 + min(turn, 3))
             versions = [p._version for p in parameters_of(muon)]
             muon.step()
             assert all(p._version > v for p, v in zip(parameters_of(muon), versions, strict=True))
@@ -558,6 +593,9 @@ def test_muon_in_c(adam):
             muons[1].moments = [[[x.clone() for x in part] for part in of] for of in muons[0].moments]
             for muon in muons:
                 muon.param_groups[-1]["beta1"] = 0.5
+        if turn == 4:  # nothing else is new in the last turn
+            for muon in muons:
+                muon.moments = [[[torch.zeros_like(x) for x in part] for part in of] for of in muon.moments]
     muon = make_muons(adam)[1]
     before = [p.clone() for p in parameters_of(muon)]
     for p in parameters_of(muon):

@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 import weakref
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -512,6 +513,61 @@ def test_not_finite_is_caught(name):
         group["initial_lr"] = trainer.args.learning_rate
     with pytest.raises(cleanpuffer.Diverged):
         trainer.update()
+
+
+@pytest.mark.parametrize("name", ["losses", "return_moment", "parameter"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
+def test_each_number_is_looked_at(name, value, monkeypatch):
+    """One of a kind ends a run if it is not finite, and only then."""
+    trainer = make_trainer()
+    trainer.collect()
+    monkeypatch.setattr(trainer, "learn", lambda *_: None)
+    if name == "losses":
+        monkeypatch.setattr(trainer, "average", lambda _: [torch.tensor([0, value])])
+    elif name == "return_moment":
+        trainer.return_moment[0] = value
+    else:
+        value = min(value, 1e15)
+        trainer.parameters[-1].data[-1] = value
+    with nullcontext() if math.isfinite(value) else pytest.raises(cleanpuffer.Diverged):
+        trainer.update()
+
+
+def test_gradients_belong_to_their_parameters():
+    """Also after somebody has taken them away; others than there are parameters are an error."""
+    trainer, other = make_trainer(), make_trainer()
+    for each in (trainer, other):
+        each.collect()
+        if each is other:
+            other.policy.zero_grad()
+            other.policy.critic.weight.grad = torch.ones_like(other.policy.critic.weight)
+        each.update()
+    assert all(map(torch.equal, trainer.parameters, other.parameters))
+    gradients = trainer.gradients
+    trainer.gradients = lambda *work: (torch.cat((gradients(*work)[0], torch.ones(1))), *gradients(*work)[1:])
+    trainer.collect()
+    with pytest.raises(RuntimeError):
+        trainer.update()
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "groups"),
+    [
+        (256, {}, 2),
+        (128, {}, 1),
+        (1024, {}, 4),
+        (255, {}, 1),
+        (1024, {"recurrent": "none"}, 2),
+        (512, {"hidden_size": 24}, 1),
+        (512, {"env_config": {"continuous": 1}}, 1),
+        (256, {"normalize_observations": True}, 1),
+    ],
+)
+def test_groups(rows, settings, groups):
+    """Where torch plays, each takes as many operations as one of all rows."""
+    args = Args(env="pong", num_envs=rows, minibatch_size=1024, horizon=16, device="cpu", **settings)
+    choose_sizes(args)
+    assert args.groups == groups
 
 
 # Same bits
