@@ -62,8 +62,8 @@ class MuonStep:
     """`Muon.step` in C: one call, where torch takes longer to begin its many than to do them, and one for
     each matrix whose sides are both 64 or more; parallel is a `map` for these."""
 
-    def __init__(self, library: Any, parallel: Callable):
-        self.library, self.parallel, self.made, self.calls = library, parallel, None, []
+    def __init__(self, module: Any, parallel: Callable):
+        self.module, self.parallel, self.made, self.calls = module, parallel, None, []
 
     @torch.no_grad()
     def __call__(self, muon: Any) -> None:
@@ -78,20 +78,20 @@ class MuonStep:
         if made != self.made:
             self.made, self.calls = made, self.cut(moved, muon.dtype == torch.bfloat16)
         steps = int(muon.steps)
-        list(self.parallel(lambda call: self.library.lib.muon_step(*call, steps), self.calls))
+        list(self.parallel(lambda call: self.module.lib.muon_step(*call, steps), self.calls))
         torch.autograd.graph.increment_version([tensors[0] for _, _, tensors in moved])
 
     def cut(self, moved: list, bfloat16: bool) -> list:
         """What each call moves: how many parameters, and C's array of them."""
         small, large = [], []
-        bfloat16 = bfloat16 and bool(self.library.lib.lstm_has_bfloat16())
+        bfloat16 = bfloat16 and bool(self.module.lib.lstm_has_bfloat16())
         for adam, numbers, (p, *tensors) in moved:
             rows, columns = (p.numel(), 1) if adam else p.flatten(1).shape
             wide = min(rows, columns) >= 64 and not adam
-            pointers = [pointer_to(self.library.ffi, x) for x in (p, *tensors, *([] if adam else [None]))]
+            pointers = [pointer_to(self.module.ffi, x) for x in (p, *tensors, *([] if adam else [None]))]
             (large if wide else small).append((rows, columns, wide and bfloat16, *numbers, *pointers))
         parts = [[one] for one in large] + ([small] if small else [])
-        return [(len(part), self.library.ffi.new("Moved[]", part)) for part in parts]
+        return [(len(part), self.module.ffi.new("Moved[]", part)) for part in parts]
 
 
 def load_muon_step(muon: Any, parallel: Callable = map) -> Callable[[Any], None] | None:
