@@ -10,8 +10,7 @@
 
 static int taken[CPU_SETSIZE];     // cores on which a thread has found itself
 static __thread int own_core = -1; // the one that this thread has taken
-static __thread int doubted =
-    -1; // the one that another had, who may have been moved since and not have asked yet
+static __thread int doubted = -1;  // one that another had, who may have been moved and not have asked yet
 
 // For a thread that ends its work.
 static void leave_core(void) {
