@@ -344,7 +344,7 @@ class Network(Kernel):
         samples = self.ffi.new("Samples *", (*sizes, *pointers, *coefficients))
         if not self.lib.network_draws(samples):
             raise IndexError(f"there are segments 0 to {len(s.h) - 1}")
-        progress = self.ffi.new("int[]", 1 + LANES)
+        progress = self.ffi.new("int[]", 2 * LANES)
         work = network, samples, LANES, progress, self.pointer(sums), stats
         threads = min(args.num_threads, -(-samples.rows // shard))
         parallel(lambda _: self.lib.network_gradients(*work), range(threads))

@@ -805,25 +805,42 @@ static int block_of(int bfloat16, int left) {
     return bfloat16 ? left % FEW ? ROWS : FEW : left % ROWS ? FEW : ROWS;
 }
 
+// The lane with the most of the blocks left to begin, every `lanes`-th one of which is its own; -1 if none is left.
+static int fullest_lane(int blocks, int lanes, const int *begun) {
+    int fullest = -1, most = 0;
+    for (int lane = 0; lane < lanes; lane++) {
+        const int left =
+            (blocks - lane + lanes - 1) / lanes - __atomic_load_n(begun + lane, __ATOMIC_RELAXED);
+        if (left > most) most = left, fullest = lane;
+    }
+    return fullest;
+}
+
 // `Trainer.gradients` of a minibatch, for any number of threads at once: sums of the gradients [lanes, size_of_sums], values,
 // ratios and, added to stats [blocks, 5], ppo's statistics of each block. It goes by blocks of segments whose activations stay in
-// a near cache. Each is of the thread that is there first; block i is added to the sums of lane i % lanes, always one after the
-// other, so that the threads do not change a bit. progress [1 + lanes], zeros at first, counts blocks that were begun and, for
-// each lane, added. Who begins one ends it: none is waited for in vain.
+// a near cache. Block i is added to the sums of lane i % lanes, always one after the other, so that the threads do not change a
+// bit. Each thread keeps to a lane, whose sums stay near, while there is some of it to begin. progress [2, lanes], zeros at
+// first, counts each lane's blocks that were begun and that were added. Who begins one ends it: none is waited for in vain.
 static void network_gradients(const Network *net, const Samples *whole, int lanes, int *progress, float *sums,
                               double *stats) {
     float *memory = NULL;
-    for (int block = 0, first = 0;;) {
+    int blocks = 0, lane = -1;
+    for (int first = 0; first < whole->rows; blocks++) first += block_of(net->bfloat16, whole->rows - first);
+    while (lane >= 0 || (lane = fullest_lane(blocks, lanes, progress)) >= 0) {
         keep_apart();
-        const int mine = __atomic_fetch_add(progress, 1, __ATOMIC_RELAXED), lane = mine % lanes;
-        for (; block < mine && first < whole->rows; block++)
-            first += block_of(net->bfloat16, whole->rows - first);
-        if (first >= whole->rows) break;
+        const int before = __atomic_fetch_add(progress + lane, 1, __ATOMIC_RELAXED),
+                  mine = before * lanes + lane;
+        if (mine >= blocks) {
+            lane = -1;
+            continue;
+        }
+        int first = 0;
+        for (int block = 0; block < mine; block++) first += block_of(net->bfloat16, whole->rows - first);
         if (!memory) memory = malloc(room_of_block(net, BLOCK, whole->horizon) * sizeof *memory);
         Samples part = *whole;
         part.rows = block_of(net->bfloat16, whole->rows - first), part.draw += first, part.times += first;
-        gradients_block(net, &part, memory, mine / lanes, progress + 1 + lane,
-                        sums + lane * size_of_sums(net), stats + 5 * mine);
+        gradients_block(net, &part, memory, before, progress + lanes + lane, sums + lane * size_of_sums(net),
+                        stats + 5 * mine);
     }
     leave_core();
     free(memory);
@@ -836,10 +853,11 @@ static void network_collect(const Network *net, const Samples *of, int lanes, co
     const Parameters to = parameters_in(net, gradient);
     const int64_t inputs = net->inputs, hidden = net->hidden, wide = inputs + hidden, actions = net->actions;
     const int64_t before = (1 + net->numbers) * inputs, size = size_of_sums(net);
-    if (!progress[1]) memset(sums, 0, size * sizeof *sums); // of no draws
+    const int *added = progress + lanes;
+    if (!added[0]) memset(sums, 0, size * sizeof *sums); // of no draws
     const float *weights = sums + before, *bias = weights + 4 * hidden * wide, *head = bias + 4 * hidden;
-    int blocks = progress[1], filled = 1;
-    for (; filled < lanes && progress[1 + filled]; filled++) blocks += progress[1 + filled];
+    int blocks = added[0], filled = 1;
+    for (; filled < lanes && added[filled]; filled++) blocks += added[filled];
     for (int64_t row = 0; row < 4 * hidden; row++, weights += wide) {
         float *dx = to.w_ih + row * inputs, *dh = to.w_hh + row * hidden;
         memcpy(dx, weights, inputs * sizeof *dx), memcpy(dh, weights + inputs, hidden * sizeof *dh);

@@ -217,17 +217,18 @@ def test_blocks_are_added_in_their_order():
 
         def network_gradients(self, *work):
             lanes, progress = work[2:4]
-            progress[0] = lanes  # another thread has begun with the first ones, and is not done
+            for lane in range(lanes):
+                progress[lane] = 1  # another thread has begun with the first ones, and is not done
             thread = threading.Thread(target=library.network_gradients, args=work, daemon=True)
             thread.start()
-            while progress[0] == lanes:
+            while [*progress[0:lanes]] == [1] * lanes:
                 time.sleep(0.01)
             thread.join(0.3)
-            tried.append(thread.is_alive() and [*progress[1 : 1 + lanes]] == [0] * lanes)
+            tried.append(thread.is_alive() and [*progress[lanes : 2 * lanes]] == [0] * lanes)
             for lane in range(lanes):
-                progress[1 + lane] = 1
+                progress[lanes + lane] = 1
             thread.join(60)
-            tried.append(not thread.is_alive() and all(count > 1 for count in progress[1 : 1 + lanes]))
+            tried.append(not thread.is_alive() and all(n > 1 for n in progress[lanes : 2 * lanes]))
 
     trainer.policy.network.lib = Late()
     trainer.shard = 64  # one call
@@ -236,12 +237,24 @@ def test_blocks_are_added_in_their_order():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say where a thread is")
-def test_threads_keep_apart():
-    """One that finds itself on another's core goes to a free one, and may be moved from there, too."""
+@pytest.mark.parametrize("name", ["keep_apart", "gradients", "rollout", "muon"])
+def test_threads_keep_apart(name):
+    """One that finds itself on another's core goes to a free one, and may be moved from there, too; all long
+    work in C sees to that."""
     allowed = os.sched_getaffinity(0)
     first, *others = sorted(allowed)
     lib = build.load("network", cpu.DECLARATIONS).lib
     where = ctypes.CDLL(None).sched_getcpu
+    trainer = make_trainer(env="pong", hidden_size=64, num_threads=1, groups=1)
+    trainer.collect()
+    trainer.update()
+    index, made_up = torch.arange(16), torch.randn(2, 16, 16)
+    work = {
+        "keep_apart": lambda: [lib.keep_apart() for _ in range(2)],  # the first time it may be an error
+        "gradients": lambda: trainer.gradients(index, *made_up, 256),
+        "rollout": trainer.collect,
+        "muon": trainer.optimizer.step,
+    }[name]
     stay, leave = threading.Barrier(2), threading.Barrier(2)
 
     def take():
@@ -254,25 +267,24 @@ def test_threads_keep_apart():
     def follow():
         os.sched_setaffinity(0, {first})  # and is still there when others are allowed
         os.sched_setaffinity(0, allowed)
-        lib.keep_apart()
-        lib.keep_apart()  # the first time it may be an error
+        work()
         at = where()
         lib.leave_core()
         return at, os.sched_getaffinity(0)
 
-    with ThreadPoolExecutor(2) as pool:
-        alone = [pool.submit(follow).result() for _ in range(20)]
-        taker = pool.submit(take)
-        stay.wait()
-        beside = [pool.submit(follow).result() for _ in range(20)]
-        leave.wait()
-        taker.result()
-    assert all(mask == allowed for _, mask in alone + beside)
-    if others:  # now and then the system moves one in between
-        assert sum(at == first for at, _ in alone) >= 15
-        assert sum(at != first for at, _ in beside) >= 15
-    else:
-        assert all(at == first for at, _ in alone + beside)
+    for _ in range(5):  # other processes may have the system move threads as well
+        with ThreadPoolExecutor(2) as pool:
+            alone = [pool.submit(follow).result() for _ in range(20)]
+            taker = pool.submit(take)
+            stay.wait()
+            beside = [pool.submit(follow).result() for _ in range(20)]
+            leave.wait()
+            taker.result()
+        assert all(mask == allowed for _, mask in alone + beside)
+        stayed, left = sum(at == first for at, _ in alone), sum(at != first for at, _ in beside)
+        if stayed >= 15 and left >= (15 if others else 0):
+            break
+    assert stayed >= 15 and (left >= 15 if others else left == 0)
 
 
 def test_ratios_are_one_in_bfloat16():
