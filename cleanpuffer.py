@@ -48,7 +48,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -541,19 +540,15 @@ class Trainer:
             cpu.Kernel.__call__ = torch.compiler.disable(cpu.Kernel.__call__)  # which is compiled already
             self.policy.step = torch.compile(self.policy.step, dynamic=True)
             self.policy.forward = torch.compile(self.policy.forward, dynamic=True)
-        self.play = [self.policy.play] * args.groups
         ours = self.policy.network and ":" not in args.env and args.env_threads == 1
-        if ours and not cpu.plays(self, Trainer.rollout):
-            say("rollout(), or what it calls, is not what is in C: it runs as it is written, more slowly")
-        self.streams = [torch.cuda.Stream(self.device) if on_gpu else None for _ in self.play]
+        if ours and not cpu.plays(self, Trainer.play):
+            say("play(), or what it calls, is not what is in C: it runs as it is written, more slowly")
+        self.streams = [torch.cuda.Stream(self.device) if on_gpu else None for _ in range(args.groups)]
+        self.graphs: list[Callable] = []  # of play_step, one a group
         if args.cuda_graphs:
             from kernels import gpu
 
-            s, optimizer = self.segments, self.optimizer
-            changed = [self.losses, s.values, s.ratios, *self.parameters, optimizer.steps]
-            changed += [x for group in optimizer.moments for tensors in group for x in tensors]
-            self.play = [gpu.Graph(self.policy.play) for _ in range(args.groups)]
-            self.learn = gpu.Graph(self.learn, changed)
+            gpu.record(self)
 
     def make_env(self) -> Any:
         args = self.args
@@ -648,44 +643,14 @@ class Trainer:
         """Plays one segment on every row of a group, straight into the segments, with `noise` from the policy
         [horizon, rows, outputs]."""
         began, profile = time.perf_counter(), Profile()
-        env, policy, s, horizon, device = self.env, self.policy, self.segments, self.args.horizon, self.device
-        rows = env.rows(group)
+        env, policy, s, rows = self.env, self.policy, self.segments, self.env.rows(group)
         state = s.h[rows], s.c[rows]
-        observations = torch.from_numpy(env.observations[rows]).to(device)
-        cuts = []  # of every truncated episode: where it is, its last observation, the LSTM state there
-        if in_c := self.policy.network and cpu.plays(self, Trainer.rollout, group):
-            with profile("rollout forward"):
-                state, cuts, seconds = policy.network.rollout(env, group, s, state, noise)
-            profile.seconds["rollout forward"] -= seconds
-            profile.seconds["rollout environment"] += seconds
-        else:  # where each step goes, cut beforehand: to index a tensor takes longer than to copy it
-            names = ("observations", "actions", "logprobs", "values", "rewards", "terminals", "truncations")
-            into = SimpleNamespace(**{name: getattr(s, name)[rows].unbind(1) for name in names})
-        for t in range(0 if in_c else horizon):
-            with profile("rollout forward"), self.autocast():
-                drawn, logprobs, values, state = self.play[group](observations, state, noise[t, rows])
-            with profile("rollout copy"):
-                into.observations[t].copy_(observations)
-                into.actions[t].copy_(drawn)
-                into.logprobs[t].copy_(logprobs)
-                into.values[t].copy_(values)
-                actions = policy.actions(drawn)
-            with profile("rollout environment"):
-                observations, rewards, terminals, truncations, infos = env.step(actions, group)
-            with profile("rollout copy"):
-                observations = torch.from_numpy(observations).to(device, non_blocking=True)
-                into.rewards[t].copy_(torch.from_numpy(rewards), non_blocking=True)
-                into.terminals[t].copy_(torch.from_numpy(terminals), non_blocking=True)
-                into.truncations[t].copy_(torch.from_numpy(truncations), non_blocking=True)
-                if "_ignored" in infos:
-                    s.valid[rows, t] = 1 - torch.from_numpy(infos["_ignored"]).float().to(device)
-                if "final_obs" in infos:
-                    index = np.flatnonzero(infos["_final_obs"])
-                    last = torch.from_numpy(infos["final_obs"][index]).to(device)
-                    index = torch.from_numpy(index).to(device)
-                    times = torch.full_like(index, t)
-                    cuts.append((index + rows.start, times, last, state[0][index], state[1][index]))
+        if policy.network and cpu.plays(self, Trainer.play):
+            state, cuts = policy.network.rollout(env, group, s, state, noise, profile)
+        else:
+            state, cuts = self.play(group, state, noise, profile)
         with profile("rollout forward"), self.autocast():
+            observations = torch.from_numpy(env.observations[rows]).to(self.device)
             s.bootstraps[rows, -1] = policy.value(observations, state)
             if cuts:
                 index, times, last, h, c = (torch.cat(part) for part in zip(*cuts, strict=True))
@@ -693,6 +658,54 @@ class Trainer:
         self.state[0][rows], self.state[1][rows] = state
         profile.seconds["rollout other"] = time.perf_counter() - began - sum(profile.seconds.values())
         self.profile.add(profile)
+
+    def play(self, group: int, state: State, noise: Tensor, profile: Profile) -> tuple[State, list]:
+        """The steps of a rollout. Returns the last state and, of every truncated episode, where it was cut,
+        its last observation and the LSTM state there."""
+        env, s, horizon, device, cuts = self.env, self.segments, self.args.horizon, self.device, []
+        rows, play_step, times = env.rows(group), self.play_step, [slice(t, t + 1) for t in range(horizon)]
+        if self.graphs:
+            play_step, times = self.graphs[group], torch.arange(horizon, device=device).split(1)
+        # On a GPU, what environments give waits in page-locked memory, to be copied there at once.
+        received = {name: torch.empty(horizon, rows.stop - rows.start, dtype=getattr(s, name).dtype,
+                                      pin_memory=device.type == "cuda")
+                    for name in ("rewards", "terminals", "truncations")}
+        observations = torch.from_numpy(env.observations[rows]).to(device)
+        for t in range(horizon):
+            with profile("rollout forward"), self.autocast():
+                drawn, state = play_step(rows, times[t], observations, state, noise[t, rows])
+            with profile("rollout copy"):
+                actions = self.policy.actions(drawn)  # a GPU's are waited for
+            with profile("rollout environment"):
+                observations, *others, infos = env.step(actions, group)
+            with profile("rollout copy"):
+                observations = torch.from_numpy(observations).to(device, non_blocking=True)
+                for x, new in zip(received.values(), others, strict=True):
+                    x[t].copy_(torch.from_numpy(new))
+                if "_ignored" in infos:
+                    s.valid[rows, t] = 1 - torch.from_numpy(infos["_ignored"]).float().to(device)
+                if "final_obs" in infos:
+                    index = np.flatnonzero(infos["_final_obs"])
+                    last = torch.from_numpy(infos["final_obs"][index]).to(device)
+                    index = torch.from_numpy(index).to(device)
+                    place = index + rows.start, torch.full_like(index, t)
+                    cuts.append((*place, last, state[0][index], state[1][index]))
+        with profile("rollout copy"):
+            for name, x in received.items():
+                getattr(s, name)[rows] = x.to(device, non_blocking=True).mT
+        return state, cuts
+
+    def play_step(self, rows: slice, time: slice | Tensor, observations: Tensor, state: State,
+                  noise: Tensor) -> tuple[Tensor, State]:
+        """Plays a step on the rows of a group and writes it into their segments. time: where, a slice of one
+        or, as a CUDA graph would freeze that, a tensor [1]. Returns what was drawn and the next state."""
+        s = self.segments
+        drawn, logprobs, values, state = self.policy.play(observations, state, noise)
+        s.observations[rows, time] = observations.unsqueeze(1)
+        s.actions[rows, time] = drawn.unsqueeze(1)
+        s.logprobs[rows, time] = logprobs.unsqueeze(1)
+        s.values[rows, time] = values.unsqueeze(1)
+        return drawn, state
 
     def update(self) -> None:
         """Trains on minibatches of whole segments, drawn by the size of their advantages."""

@@ -1,7 +1,7 @@
 """Fast bodies of readable functions, in C, for processors: advantages, Muon, the LSTM, the network round it.
 
 Tests hold each to its readable version: `advantages_reference`, `Muon.step` and `Policy` with
-`Trainer.gradients` and `Trainer.rollout` in cleanpuffer.py, and `lstm_reference` here. Whoever edits these
+`Trainer.gradients` and `Trainer.play` in cleanpuffer.py, and `lstm_reference` here. Whoever edits these
 need not edit this: a trainer compares `MuonStep` and `Network` with them before it uses them, and plays in C
 only if its rollout is written as it was when it was put into C. Without a compiler torch does the same.
 """
@@ -26,7 +26,7 @@ State = tuple[Tensor, Tensor]  # of an LSTM: h and c, each [rows, hidden]
 LANES = 4  # sums of gradients that threads add to side by side, which takes a third of a thread's time
 POINTERS = {torch.int64: "int64_t *", torch.float64: "double *"}
 POINTERS |= dict.fromkeys((torch.uint8, torch.bool), "uint8_t *")
-ROLLOUT = "78c17c2af8ef27b6"  # the fingerprint of the functions that `Network.rollout` stands for
+ROLLOUT = "b09df3f5e96fb848"  # the fingerprint of the functions that `Network.rollout` stands for
 
 
 def keep_freed_memory() -> None:
@@ -300,10 +300,10 @@ class Network(Kernel):
         self.call("network_play", network, rows, *tensors, h, c, drawn, logprobs, values)
         return drawn, logprobs, values, (h, c)
 
-    def rollout(self, env: Any, group: int, s: Any, state: State, noise: Tensor) -> tuple[State, list, float]:
-        """The steps of `Trainer.rollout` of a group of a VecEnv, from `state` and into the segments s, where
-        `plays` allows it: a call of C up to each step that cuts episodes. Gives the last state, the cuts and
-        the environment's seconds."""
+    def rollout(self, env: Any, group: int, s: Any, state: State, noise: Tensor,
+                profile: Any) -> tuple[State, list]:
+        """As `Trainer.play`, for a group of a VecEnv and into the segments s, where `plays` allows it: a call
+        of C up to each step that cuts episodes."""
         rows, horizon, cuts, (network, _) = env.rows(group), len(noise), [], self.weights()
         states = [tuple(part.clone() for part in state), tuple(map(torch.empty_like, state))]
         names = "observations", "actions", "rewards", "terminals", "truncations"
@@ -316,12 +316,16 @@ class Network(Kernel):
         step, of.vec, of.start, of.end = env.c_step(group)
         of.vec_step = self.ffi.cast("int(*)(void *, int, int)", step)
         while of.step < horizon:
-            if self.lib.network_rollout(network, of):
+            with profile("rollout forward"):
+                cut = self.lib.network_rollout(network, of)
+            if cut:
                 [index] = there["truncations"].nonzero(as_tuple=True)
                 times, (h, c) = torch.full_like(index, of.step - 1), states[of.step % 2]
                 last = torch.from_numpy(env.final_observations[rows])[index]
                 cuts.append((index + rows.start, times, last, h[index], c[index]))
-        return states[horizon % 2], cuts, of.seconds
+        profile.seconds["rollout forward"] -= of.seconds
+        profile.seconds["rollout environment"] += of.seconds
+        return states[horizon % 2], cuts
 
     def gradients(self, s: Any, old_values: Tensor, index: Tensor, advantages: Tensor, targets: Tensor,
                   args: Any, count: int, shard: int, parallel: Callable) -> tuple:
@@ -369,19 +373,22 @@ def speed_up(policy: Any, bfloat16: bool) -> None:
         policy.network = Network(policy, bfloat16)
 
 
-def plays(trainer: Any, rollout: Callable, group: int = 0) -> bool:
-    """Whether `Network.rollout` does for a trainer what `Trainer.rollout` says. Trying would not tell, as
-    what people change shows late: that, and what it calls at every step, must be written as they were for
-    this and not be replaced, and the numbers must lie as C takes them."""
+def plays(trainer: Any, play: Callable) -> bool:
+    """Whether `Network.rollout` does for a trainer what `Trainer.play`, handed in, says. Trying would not
+    tell, as what people change shows late: that, and what it calls at every step, must be written as they
+    were for this and not be replaced, and the numbers must lie as C takes them."""
     from envs.vector import VecEnv
 
     env, policy, s = trainer.env, trainer.policy, trainer.segments
-    if type(env) is not VecEnv or env.num_threads > 1 or env.copy or trainer.play[group] != policy.play:
+    if type(env) is not VecEnv or env.num_threads > 1 or env.copy:
+        return False
+    if vars(trainer).keys() & {"play", "play_step"} or type(trainer).play is not play:
         return False
     if vars(env).keys() & {"step", "_write_actions", "_result"} or vars(policy).keys() & {"play", "actions"}:
         return False
-    called = type(policy).play, type(policy).actions, VecEnv.step, VecEnv._write_actions, VecEnv._result
-    if fingerprint(rollout, *called) != ROLLOUT or env.observations.dtype.name not in ("float32", "int8"):
+    called = type(trainer).play_step, type(policy).play, type(policy).actions
+    called += VecEnv.step, VecEnv._write_actions, VecEnv._result
+    if fingerprint(play, *called) != ROLLOUT or env.observations.dtype.name not in ("float32", "int8"):
         return False
     kinds = dict.fromkeys(("rewards", "logprobs", "values", "h", "c"), torch.float32)
     kinds |= dict.fromkeys(("terminals", "truncations"), torch.uint8) | {"actions": torch.int64}

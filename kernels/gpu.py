@@ -101,13 +101,16 @@ def tensors_in(x: Any) -> Iterator[Tensor]:
 
 
 def copy_of(x: Any) -> Any:
-    return x.clone() if isinstance(x, Tensor) else tuple(map(copy_of, x))
+    if isinstance(x, tuple):
+        return tuple(map(copy_of, x))
+    return x.clone() if isinstance(x, Tensor) else x
 
 
 class Graph:
     """A function of tensors, and tuples of tensors, that is recorded as a CUDA graph at its first call and
-    replayed from then on: one launch for all its kernels. Arguments keep their shapes. What is returned is
-    overwritten by the next call; what else is read must stay where it is, numbers what they are.
+    replayed from then on: one launch for all its kernels. Arguments keep their shapes, and those of other
+    kinds, which are never looked at again, their values. What is returned is overwritten by the next call;
+    what else is read must stay where it is, numbers what they are.
 
     changed: what the function changes beside, so that the runs before the recording, in which libraries set
     themselves up, leave no trace.
@@ -145,7 +148,18 @@ class Graph:
         torch.cuda.current_stream().wait_stream(stream)
 
     def capture(self) -> tuple[Callable[[], None], Any]:
+        # On a stream of its own: cuBLAS has a workspace for each, which graphs that run at the same time
+        # must not share.
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
             results = self.function(*self.arguments)
         return graph.replay, results
+
+
+def record(trainer: Any) -> None:
+    """Has a Trainer's steps, the policy's and the optimizer's, become graphs when they are first made."""
+    s, optimizer = trainer.segments, trainer.optimizer
+    changed = [trainer.losses, s.values, s.ratios, *trainer.parameters, optimizer.steps]
+    changed += [x for group in optimizer.moments for tensors in group for x in tensors]
+    trainer.graphs = [Graph(trainer.play_step) for _ in trainer.streams]
+    trainer.learn = Graph(trainer.learn, changed)

@@ -1,5 +1,5 @@
 """What runs on a GPU: the advantage kernel, in Triton's interpreter and compiled for one, and the benchmark.
-Only the last two tests need a GPU."""
+Tests that need a GPU are marked so."""
 
 import dataclasses
 import os
@@ -160,9 +160,18 @@ def tape_class():
     return Tape
 
 
+GRAPHS = [
+    {"env": "cartpole", "env_config": {"max_steps": 7}, "groups": 2},  # episodes are cut
+    {"env": "cartpole", "optimizer": "adam"},
+    {"env": "pong", "env_config": {"continuous": 1}, "normalize_observations": True},
+    {"env": "connect4", "recurrent": "none", "replay_factor": 0.5},  # some actions are illegal
+]
+
+
 @needs_triton
-@pytest.mark.parametrize("optimizer", ["muon", "adam"])
-def test_what_becomes_a_graph_can_be_one(monkeypatch, optimizer):
+@pytest.mark.parametrize("settings", GRAPHS)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+def test_what_becomes_a_graph_can_be_one(monkeypatch, settings, device):
     """Rollouts and updates whose Python ran once only are those whose Python runs every time: nothing that
     changes is a number, or a tensor that is made anew elsewhere."""
     from kernels import gpu
@@ -172,19 +181,21 @@ def test_what_becomes_a_graph_can_be_one(monkeypatch, optimizer):
         trainer.optimizer.kernel = None
         return trainer
 
-    monkeypatch.setattr(gpu, "Graph", tape_class())
+    if device == "cpu":
+        monkeypatch.setattr(gpu, "Graph", tape_class())
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # whose LSTM has a hidden state of its own
-    expected = readable(make_trainer(optimizer=optimizer, total_timesteps=2000, env="cartpole"))
+    expected = readable(make_trainer(total_timesteps=2000, device=device, **settings))
     trainer = readable(Trainer(dataclasses.replace(expected.args, cuda_graphs=True)))
     for _ in range(4):
         for each in (expected, trainer):
             each.collect()
             each.update()
         assert trainer.losses.tolist() == pytest.approx(expected.losses.tolist(), rel=1e-4, abs=1e-6)
-    assert trainer.play[0].replay and trainer.learn.replay
-    for name in ("observations", "actions", "rewards", "values", "ratios"):
-        mine, theirs = (getattr(each.segments, name) for each in (trainer, expected))
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    assert all(graph.replay for graph in (*trainer.graphs, trainer.learn))
+    assert len(trainer.graphs) == expected.args.groups
+    for name, theirs in vars(expected.segments).items():
+        torch.testing.assert_close(getattr(trainer.segments, name), theirs, rtol=1e-4, atol=1e-5)
+    assert expected.segments.truncations.any() == ("max_steps" in str(settings))
     for mine, theirs in zip(trainer.parameters, expected.parameters, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 

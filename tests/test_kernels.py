@@ -405,8 +405,8 @@ def test_small_edits_are_not_overruled(name, old, new, monkeypatch):
 
 def test_the_rollout_in_c_is_of_the_one_that_is_written():
     policy, env = cleanpuffer.Policy, VecEnv
-    called = policy.play, policy.actions, env.step, env._write_actions, env._result
-    now = cpu.fingerprint(Trainer.rollout, *called)
+    called = Trainer.play_step, policy.play, policy.actions, env.step, env._write_actions, env._result
+    now = cpu.fingerprint(Trainer.play, *called)
     assert now == cpu.ROLLOUT, (
         f"bring Network.rollout into line with what was edited, then set ROLLOUT to {now}"
     )
@@ -427,7 +427,7 @@ def test_a_rollout_in_c(settings, monkeypatch):
     trainers = [make_trainer(**settings) for _ in range(2)]
     play, plays = cpu.Network.rollout, []
     monkeypatch.setattr(cpu.Network, "rollout", lambda *args: plays.append(1) or play(*args))
-    trainers[1].play = [partial(each) for each in trainers[1].play]  # which is not what C knows
+    trainers[1].play = partial(trainers[1].play)  # which is not what C knows
     for turn in range(4):
         for trainer in trainers:
             trainer.collect()
@@ -448,8 +448,8 @@ def test_a_rollout_in_c(settings, monkeypatch):
 
 
 EDITED_ROLLOUTS = [  # what people change there, most of which shows late or never in a few steps
-    ("Trainer.rollout", "torch.from_numpy(rewards)", "torch.from_numpy(rewards).sign()"),
-    ("Trainer.rollout", "into.values[t].copy_(values)", "into.values[t].copy_(values)  # V(s)"),
+    ("Trainer.play", "torch.from_numpy(new)", "torch.from_numpy(new).sign()"),
+    ("Trainer.play_step", "s.values[rows, time] = values", "s.values[rows, time] = 0.9 * values"),
     ("Policy.actions", "drawn.cpu().numpy()", "drawn.cpu().numpy() % 3"),
     ("VecEnv._result", "return observations, rewards", "return observations, 2 * rewards"),
     ("VecEnv._result", "return observations, rewards", "return observations, rewards"),  # nothing
@@ -468,27 +468,27 @@ def test_an_edited_rollout_is_not_overruled(name, old, new, tmp_path, monkeypatc
     exec(compile(path.read_text(), path, "exec"), globals_)
     monkeypatch.setattr(kind, name, vars(globals_[kind.__name__])[name])
     trainer = make_trainer(env="pong")
-    assert trainer.policy.network and cpu.plays(trainer, Trainer.rollout) == (old == new)
-    assert ("rollout(), or what it calls, is not what is in C" in capsys.readouterr().out) == (old != new)
+    assert trainer.policy.network and cpu.plays(trainer, Trainer.play) == (old == new)
+    assert ("play(), or what it calls, is not what is in C" in capsys.readouterr().out) == (old != new)
 
 
 def test_who_plays_otherwise_is_not_overruled(monkeypatch):
     """Replaced or wrapped, in a class or an instance; or numbers that do not lie as C takes them."""
 
     def plays(trainer: Trainer) -> bool:
-        answer = cpu.plays(trainer, Trainer.rollout)
+        answer = cpu.plays(trainer, Trainer.play)
         trainer.collect()
         return answer
 
     assert plays(make_trainer())
     for settings in ({"env_threads": 2, "num_threads": 2}, {"env": "gym:CartPole-v1"}):
         assert not plays(make_trainer(**settings))
-    for what in ("env.step", "policy.actions", "policy.play"):
+    for what in ("env.step", "policy.actions", "policy.play", ".play_step"):
         trainer, called = make_trainer(), []
-        owner, name = getattr(trainer, what.split(".")[0]), what.split(".")[1]
+        owner, name = what.split(".")
+        owner = getattr(trainer, owner) if owner else trainer
         original = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *x, f=original, to=called: to.append(1) or f(*x))
-        trainer.play = [trainer.policy.play]
         assert not plays(trainer) and len(called) == 16
 
     with monkeypatch.context() as changed:
@@ -511,7 +511,7 @@ def test_who_plays_otherwise_is_not_overruled(monkeypatch):
     assert not plays(trainer)
     trainer = make_trainer()
     trainer.policy.outputs += 1
-    assert not cpu.plays(trainer, Trainer.rollout)
+    assert not cpu.plays(trainer, Trainer.play)
 
 
 def test_noise_of_other_kinds(monkeypatch):
@@ -522,10 +522,10 @@ def test_noise_of_other_kinds(monkeypatch):
         lambda self, *shape, generator: torch.zeros(()).double().expand(*shape, 3),
     )
     trainers = [make_trainer(env="pong", groups=2) for _ in range(2)]
-    trainers[1].play = [partial(each) for each in trainers[1].play]
+    trainers[1].play = partial(trainers[1].play)
     for trainer in trainers:
         trainer.collect()
-    assert cpu.plays(trainers[0], Trainer.rollout) and trainers[0].segments.actions.any()
+    assert cpu.plays(trainers[0], Trainer.play) and trainers[0].segments.actions.any()
     assert torch.equal(trainers[0].segments.actions, trainers[1].segments.actions)
 
 
