@@ -140,18 +140,18 @@ class Graph:
         return self.capture()
 
     def warm_up(self) -> None:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        # On a stream of its own, as the recording: cuBLAS has a workspace for each stream, which graphs that
+        # run at the same time must not share, and autograd remembers the streams of what it has seen.
+        self.stream = torch.cuda.Stream()
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
             for _ in range(3):
                 self.function(*self.arguments)
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self.stream)
 
     def capture(self) -> tuple[Callable[[], None], Any]:
-        # On a stream of its own: cuBLAS has a workspace for each, which graphs that run at the same time
-        # must not share.
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
             results = self.function(*self.arguments)
         return graph.replay, results
 
