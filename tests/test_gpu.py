@@ -7,12 +7,15 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 import torch
 from test_trainer import make_trainer, random_segments
 
-from cleanpuffer import Trainer, advantages_reference
+from cleanpuffer import Policy, Trainer, advantages_reference
+from kernels import cpu
 
 ROOT = Path(__file__).resolve().parent.parent
 needs_triton = pytest.mark.skipif(not find_spec("triton"), reason="triton is not there; it exists for Linux")
@@ -198,6 +201,39 @@ def test_what_becomes_a_graph_can_be_one(monkeypatch, settings, device):
     assert expected.segments.truncations.any() == ("max_steps" in str(settings))
     for mine, theirs in zip(trainer.parameters, expected.parameters, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", GRAPHS)
+def test_a_gpu_is_waited_for_as_little_as_can_be(monkeypatch, settings):
+    """On torch's device "meta", whose tensors have no numbers: to ask for one raises, as on a GPU it would
+    wait, and so does most that mixes its tensors with a processor's. A rollout asks for actions alone, an
+    update, when all is done, whether it is finite. What needs a random stream or C is stood in for."""
+
+    def zeros(*shape: int, dtype: torch.dtype = torch.float32, **_) -> torch.Tensor:
+        return torch.zeros(*shape, dtype=dtype, device="meta")
+
+    def actions(self: Policy, drawn: torch.Tensor) -> np.ndarray:
+        assert drawn.is_meta
+        asked.append(len(drawn))
+        return np.zeros_like(trainer.env.actions[: len(drawn)])
+
+    asked: list[int] = []
+    args = make_trainer(**settings).args
+    monkeypatch.setattr(torch, "Generator", MagicMock())
+    monkeypatch.setattr(torch, "rand", zeros)
+    monkeypatch.setattr(torch, "multinomial", lambda _, count, **kwargs: zeros(count, dtype=torch.int64))
+    monkeypatch.setattr(Policy, "noise", lambda self, *shape, **_: zeros(*shape, self.outputs))
+    monkeypatch.setattr(Policy, "actions", actions)
+    monkeypatch.setattr(cpu, "load_advantages", lambda: advantages_reference)
+    monkeypatch.setattr(cpu, "load_muon_step", lambda *_: None)
+    monkeypatch.setattr(cpu, "speed_up", lambda *_: None)
+    trainer = Trainer(dataclasses.replace(args, device="meta"))
+    for turn in (1, 2):
+        trainer.collect()
+        assert len(asked) == turn * args.horizon * args.groups
+        with pytest.raises(RuntimeError, match="cannot be called on meta tensors"):
+            trainer.update()
+        assert trainer.updates == turn and trainer.losses.is_meta
 
 
 @needs_triton
