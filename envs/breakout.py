@@ -29,7 +29,7 @@ def keys(config: dict) -> dict[str, int | float]:
 
 
 idle = 0
-train = {"total_timesteps": 25_000_000, "num_envs": 512, "hidden_size": 16}  # with what sweep.py found:
+train = {"total_timesteps": 30_000_000, "num_envs": 512, "hidden_size": 16}  # with what sweep.py found:
 train |= {"update_epochs": 0.5, "learning_rate": 0.025, "gamma": 0.998, "gae_lambda": 0.76}
 train |= {"clip_coef": 0.25, "vf_coef": 1.3, "ent_coef": 0.02}
 solved = 800
