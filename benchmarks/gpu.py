@@ -169,14 +169,15 @@ def measure_kernel(device: torch.device, quick: bool, repeats: int, bandwidth: f
 
 
 def measure_training(device: torch.device, quick: bool, repeats: int, seconds: float) -> None:
-    copies = [32] if quick else [4096, 16384]
+    sizes = [(32, 1024)] if quick else [(4096, 16384), (16384, 16384), (16384, 65536)]  # copies, minibatch
     graphs = ["--no-cuda-graphs", "--cuda-graphs"] if device.type == "cuda" else ["--no-cuda-graphs"]
-    settings = list(itertools.product(("breakout", "pong"), copies, ("float32", "bfloat16"), graphs))
+    settings = list(itertools.product(("breakout", "pong"), sizes, ("float32", "bfloat16"), graphs))
     trainers = [
         make_trainer(
-            f"--env {env} --num-envs {n} --precision {p} {g} --hidden-size 128 --device {device}".split()
+            f"--env {env} --num-envs {n} --minibatch-size {m} --precision {p} {g} --hidden-size 128 "
+            f"--device {device}".split()
         )
-        for env, n, p, g in settings
+        for env, (n, m), p, g in settings
     ]
     results: list[list] = [[] for _ in settings]
     for _ in range(repeats):
@@ -185,15 +186,15 @@ def measure_training(device: torch.device, quick: bool, repeats: int, seconds: f
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
             result.append(train_for(trainer, seconds))
     rows, phases = [], []
-    for (env, n, precision, graph), trainer, result in zip(settings, trainers, results, strict=True):
+    for (env, (n, m), precision, graph), trainer, result in zip(settings, trainers, results, strict=True):
         rates, collecting = zip(*result, strict=True)
-        args, name = trainer.args, [env, f"{n:,}", precision, "no" if "no" in graph else "yes"]
+        name = [env, f"{n:,}", f"{m:,}", precision, "no" if "no" in graph else "yes"]
         spread = f"{statistics.median(rates):,.0f} ({min(rates):,.0f}, {max(rates):,.0f})"
-        sizes = [f"{args.groups}", f"{trainer.batch:,}", f"{args.minibatch_size:,}"]
-        rows.append([*name, *sizes, spread, f"{statistics.median(collecting):.0%}"])
+        share = f"{statistics.median(collecting):.0%}"
+        rows.append([*name, f"{trainer.args.groups}", f"{trainer.batch:,}", spread, share])
         phases.append([*name, *(f"{share:.0%}" for share in trainer.profile.shares().values())])
-    names = ["env", "copies", "precision", "graphs"]
-    print_table([*names, "groups", "batch", "minibatch", "steps/s (lowest, highest)", "in collect"], rows)
+    names = ["env", "copies", "minibatch", "precision", "graphs"]
+    print_table([*names, "groups", "batch", "steps/s (lowest, highest)", "in collect"], rows)
     print(
         "\nShares of the time that threads spent in the phases. What a GPU still does then is counted where a"
     )
@@ -207,7 +208,9 @@ def main() -> int:
     )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, as always on a processor")
-    parser.add_argument("--repeats", type=int, help="of each measurement (default 5, 1 if quick)")
+    parser.add_argument(
+        "--repeats", type=int, help="of each measurement (default 5, 1 if quick), of training at most 3"
+    )
     parser.add_argument("--seconds", type=float, help="of each repeat of training (default 2)")
     options = parser.parse_args()
 
@@ -222,7 +225,7 @@ def main() -> int:
     print(f"{name}, torch {torch.__version__}")
     bandwidth = measure_device(device, quick, 4 * repeats)
     measure_kernel(device, quick, 4 * repeats, bandwidth)
-    measure_training(device, quick, repeats, seconds)
+    measure_training(device, quick, min(repeats, 3), seconds)
     return 0
 
 

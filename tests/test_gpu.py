@@ -108,7 +108,11 @@ def test_kernel_compiles_for_a_gpu_without_one(tmp_path):
 
 def test_benchmark_runs():
     report = run("benchmarks/gpu.py", "--device", "cpu", "--quick")
-    for line in ("| memory, read and written |", "| breakout | 32 | bfloat16 |", "| pong | 32 | float32 |"):
+    for line in (
+        "| memory, read and written |",
+        "| breakout | 32 | 1,024 | bfloat16 |",
+        "| pong | 32 | 1,024 | float32 |",
+    ):
         assert line in report
     assert ("| 8 x 16 |" in report) == bool(find_spec("triton"))
 
