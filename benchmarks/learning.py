@@ -2,6 +2,7 @@
 
     python benchmarks/learning.py pong squared                     each to its solved score, five seeds
     python benchmarks/learning.py pong --to-the-end                whole runs, for their final score
+    python benchmarks/learning.py pong --curves                    and the score at each tenth of the steps
     python benchmarks/learning.py memory --episodes 1000 -- --recurrent none      and then evaluated
 
 What follows -- is handed to every run.
@@ -34,11 +35,20 @@ def run(env: str, seed: int, stop_score: float | None, episodes: int, extra: lis
         summary = {"wall": time.perf_counter() - began} | json.loads(
             Path(f"{folder}/run/summary.json").read_text()
         )
+        lines = Path(f"{folder}/run/metrics.jsonl").read_text().splitlines()
+        summary["curve"] = curve([json.loads(line) for line in lines])
         if episodes:
             command = [*script, "--eval", f"{folder}/run", "--episodes", str(episodes)]
             out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             summary["evaluated"] = float(re.match(r"score (\S+)", out)[1])
         return summary
+
+
+def curve(lines: list[dict]) -> list[float]:
+    """The score at each tenth of the steps: that of the last line until then, or else of the first."""
+    first, *others = [line for line in lines if line["score"] is not None]
+    ends = [tenth / 10 * lines[-1]["step"] for tenth in range(1, 11)]
+    return [[first, *(line for line in others if line["step"] <= end)][-1]["score"] for end in ends]
 
 
 def spread(values: list[float], form: str) -> str:
@@ -55,12 +65,15 @@ def main() -> None:
     parser.add_argument("envs", nargs="*", default=envs.names())
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--to-the-end", action="store_true", help="do not stop at the solved score")
+    parser.add_argument("--curves", action="store_true", help="whole runs, and the score at each tenth")
     parser.add_argument("--episodes", type=int, default=0, help="evaluate every run over so many")
     options = parser.parse_args(own)
+    if options.curves:
+        extra = ["--log-interval", "0.05", *extra]
     results: dict[str, list[dict]] = {env: [] for env in options.envs}
     for seed in range(1, options.seeds + 1):
         for env in options.envs:
-            stop = None if options.to_the_end else envs.spec(env).solved
+            stop = None if options.to_the_end or options.curves else envs.spec(env).solved
             results[env].append(run(env, seed, stop, options.episodes, extra))
     print(f"{options.seeds} seeds, median (lowest, highest); {' '.join(extra)}\n")
     print("| env | score | wall seconds | steps | solved | evaluated |\n|---|---|---|---|---|---|")
@@ -73,6 +86,11 @@ def main() -> None:
             f"| {spread([r['wall'] for r in runs], '.2f')} | {spread([r['steps'] for r in runs], ',.0f')} "
             f"| {solved} of {len(runs)} | {evaluated} |"
         )
+    if options.curves:
+        print(f"\n| env |{''.join(f' {tenth}0 % |' for tenth in range(1, 11))}\n|{'---|' * 11}")
+        for env, runs in results.items():
+            tenths = zip(*(r["curve"] for r in runs), strict=True)
+            print(f"| {env} | {' | '.join(spread(list(scores), '.1f') for scores in tenths)} |")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@
     python benchmarks/train.py --costs                         a step's cost against copies, width, horizon
 
 A step costs 2 operations a weight to play and 6 to train (Kaplan et al. 2020, section 2.1). Their rate is
-compared with that of 1024 x 1024 float32 matrix products on as many threads, measured in turns with it.
+compared with that of 1024 x 1024 matrix products by torch on as many threads, measured in turns with it: of
+float32 numbers and, where training rounds to bfloat16, of these.
 """
 
 import argparse
@@ -27,12 +28,13 @@ import cleanpuffer
 from settings import choose_sizes, parse_arguments
 
 
-def matrix_product_rate(threads: int, seconds: float = 0.5) -> float:
-    """Operations a second of float32 products, each thread on its own matrices."""
+def matrix_product_rate(threads: int, precision: str = "float32", seconds: float = 0.5) -> float:
+    """Operations a second of products of this precision, each thread on its own matrices."""
 
     def work(_: int) -> int:
         torch.set_num_threads(1)
-        a, b, done, end = torch.randn(1024, 1024), torch.randn(1024, 1024), 0, time.perf_counter() + seconds
+        a, b = torch.randn(2, 1024, 1024, dtype=getattr(torch, precision))
+        done, end = 0, time.perf_counter() + seconds
         while time.perf_counter() < end:
             a @ b
             done += 1
@@ -119,10 +121,12 @@ def main() -> None:
         )
         for width, precision, threads in settings
     ]
-    rates, busy_rates, products = ([[] for _ in settings] for _ in range(3))
+    rates, busy_rates = ([[] for _ in settings] for _ in range(2))
+    products = [{name: [] for name in dict.fromkeys(("float32", precision))} for _, precision, _ in settings]
     for _ in range(options.repeats):
         for i, (_, _, threads) in enumerate(settings):
-            products[i].append(matrix_product_rate(threads))
+            for precision, own in products[i].items():
+                own.append(matrix_product_rate(threads, precision))
             rates[i].append(steps_per_second(trainers[i], options.seconds))
             if options.busy:
                 neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
@@ -144,14 +148,16 @@ def main() -> None:
     print(f"| {' | '.join(columns)} |")
     print("|---|---|---|---|---|---|")
     for i, (width, precision, threads) in enumerate(settings):
-        rate, product = statistics.median(rates[i]), statistics.median(products[i])
+        rate = statistics.median(rates[i])
         spread = f"{min(rates[i]):,.0f}, {max(rates[i]):,.0f}"
         weights = sum(p.numel() for p in trainers[i].parameters)
         busy = f"{statistics.median(busy_rates[i]) / rate:.0%}" if options.busy else "-"
-        print(
-            f"| {width} | {precision} | {threads} | {rate:,.0f} ({spread}) "
-            f"| {8 * weights * rate / product:.0%} of {product / 1e9:.0f} Gop/s | {busy} |"
+        medians = {name: statistics.median(own) for name, own in products[i].items()}
+        shares = ", ".join(
+            f"{8 * weights * rate / median:.0%} of {median / 1e9:.0f} Gop/s in {name}"
+            for name, median in medians.items()
         )
+        print(f"| {width} | {precision} | {threads} | {rate:,.0f} ({spread}) | {shares} | {busy} |")
     print("\n| width | precision | threads | " + " | ".join(cleanpuffer.Profile.PHASES) + " |")
     print("|" + "---|" * (3 + len(cleanpuffer.Profile.PHASES)))
     for (width, precision, threads), trainer in zip(settings, trainers, strict=True):
