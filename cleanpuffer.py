@@ -11,13 +11,13 @@ The map, in the order data moves:
     Policy                      encoder, LSTM, action and value heads
     Muon                        the optimizer
     advantages_reference        value targets and policy advantages: GAE with V-trace's weights
-    Trainer.rollout             environment rows -> segments [segments, horizon, …]
+    Trainer.rollout, play       environment rows -> segments [segments, horizon, …]
     Trainer.update, gradients   segments -> minibatches -> gradients -> weights
     train                       the loop: rollout, update, log, checkpoint (trackers.py writes and shows them)
     trained_policy              what a run learned; envs/render.py plays it
     main                        the command line (settings.py reads it)
 
-To read the algorithm, read `Trainer.rollout`, `update` and `gradients`; the rest serves them.
+To read the algorithm, read `Trainer.rollout`, `play`, `update`, `gradients`; the rest serves them.
 """
 
 import time
@@ -627,7 +627,7 @@ class Trainer:
         zeros, ones = torch.zeros_like(rewards), torch.ones_like(rewards)
         sums = self.advantages(rewards, zeros, zeros, terminals, truncations, ones,
                                self.args.gamma, 1.0, 1.0, 1.0)[1]  # over values of 0
-        moment = torch.stack((sums.square().mean(0).sum(), sums.new_tensor(self.args.horizon)))
+        moment = torch.stack((sums.square().mean(0).sum(), torch.ones_like(sums[0]).sum()))
         self.return_moment += self.average([moment])[0]
         rewards /= (self.return_moment[0] / self.return_moment[1] + 1e-8).sqrt()
 
@@ -650,7 +650,7 @@ class Trainer:
         else:
             state, cuts = self.play(group, state, noise, profile)
         with profile("rollout forward"), self.autocast():
-            observations = torch.from_numpy(env.observations[rows]).to(self.device)
+            observations = torch.from_numpy(env.observations[rows]).to(self.device, non_blocking=True)
             s.bootstraps[rows, -1] = policy.value(observations, state)
             if cuts:
                 index, times, last, h, c = (torch.cat(part) for part in zip(*cuts, strict=True))
@@ -670,7 +670,7 @@ class Trainer:
         received = {name: torch.empty(horizon, rows.stop - rows.start, dtype=getattr(s, name).dtype,
                                       pin_memory=device.type == "cuda")
                     for name in ("rewards", "terminals", "truncations")}
-        observations = torch.from_numpy(env.observations[rows]).to(device)
+        observations = torch.from_numpy(env.observations[rows]).to(device, non_blocking=True)
         for t in range(horizon):
             with profile("rollout forward"), self.autocast():
                 drawn, state = play_step(rows, times[t], observations, state, noise[t, rows])
@@ -683,11 +683,12 @@ class Trainer:
                 for x, new in zip(received.values(), others, strict=True):
                     x[t].copy_(torch.from_numpy(new))
                 if "_ignored" in infos:
-                    s.valid[rows, t] = 1 - torch.from_numpy(infos["_ignored"]).float().to(device)
+                    ignored = torch.from_numpy(infos["_ignored"]).float()
+                    s.valid[rows, t] = 1 - ignored.to(device, non_blocking=True)
                 if "final_obs" in infos:
                     index = np.flatnonzero(infos["_final_obs"])
-                    last = torch.from_numpy(infos["final_obs"][index]).to(device)
-                    index = torch.from_numpy(index).to(device)
+                    last = torch.from_numpy(infos["final_obs"][index]).to(device, non_blocking=True)
+                    index = torch.from_numpy(index).to(device, non_blocking=True)
                     place = index + rows.start, torch.full_like(index, t)
                     cuts.append((*place, last, state[0][index], state[1][index]))
         with profile("rollout copy"):
@@ -701,10 +702,9 @@ class Trainer:
         or, as a CUDA graph would freeze that, a tensor [1]. Returns what was drawn and the next state."""
         s = self.segments
         drawn, logprobs, values, state = self.policy.play(observations, state, noise)
-        s.observations[rows, time] = observations.unsqueeze(1)
-        s.actions[rows, time] = drawn.unsqueeze(1)
-        s.logprobs[rows, time] = logprobs.unsqueeze(1)
-        s.values[rows, time] = values.unsqueeze(1)
+        pairs = (s.observations, observations), (s.actions, drawn), (s.logprobs, logprobs), (s.values, values)
+        for x, new in pairs:
+            x[rows, time] = new.unsqueeze(1).to(x.dtype)
         return drawn, state
 
     def update(self) -> None:

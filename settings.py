@@ -208,6 +208,8 @@ def choose_sizes(args: Any, processes: int = 1) -> None:
     if copies % args.groups:
         each = f", {copies} in each process" if processes > 1 else ""
         raise UsageError(f"--groups: {args.groups} does not divide --num-envs {args.num_envs}{each}")
+    if args.cuda_graphs and args.groups > 31:
+        raise UsageError(f"--groups: {args.groups} is more than the 31 that --cuda-graphs has streams for")
     if args.minibatch_size == "auto":
         steps = min(batch, 16384) if on_gpu else max(min(batch, 2048), batch // 8)
         segments = max(1, steps // args.horizon // processes) * processes

@@ -229,8 +229,8 @@ class Terminal:
             self.live.start()
 
     def show(self, record: dict[str, Any]) -> None:
-        self.scores.append(record["score"])
         if self.live:
+            self.scores.append(record["score"])
             width = min(88, shutil.get_terminal_size().columns)
             self.live.update(dashboard(self.args, record, self.scores, width), refresh=True)
         else:

@@ -26,7 +26,7 @@ State = tuple[Tensor, Tensor]  # of an LSTM: h and c, each [rows, hidden]
 LANES = 4  # sums of gradients that threads add to side by side, which takes a third of a thread's time
 POINTERS = {torch.int64: "int64_t *", torch.float64: "double *"}
 POINTERS |= dict.fromkeys((torch.uint8, torch.bool), "uint8_t *")
-ROLLOUT = "b09df3f5e96fb848"  # the fingerprint of the functions that `Network.rollout` stands for
+ROLLOUT = "578d40a89c7a7f23"  # the fingerprint of the functions that `Network.rollout` stands for
 
 
 def keep_freed_memory() -> None:

@@ -140,14 +140,16 @@ class Graph:
         return self.capture()
 
     def warm_up(self) -> None:
-        # On a stream of its own, as the recording: cuBLAS has a workspace for each stream, which graphs that
-        # run at the same time must not share, and autograd remembers the streams of what it has seen.
-        self.stream = torch.cuda.Stream()
-        self.stream.wait_stream(torch.cuda.current_stream())
+        # On the stream of the recording, which no other graph has: cuBLAS has a workspace for each, which
+        # graphs that run at the same time must not share, and autograd remembers the streams of what it has
+        # seen. A group's stream will do.
+        current = torch.cuda.current_stream()
+        self.stream = torch.cuda.Stream() if current == torch.cuda.default_stream() else current
+        self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
             for _ in range(3):
                 self.function(*self.arguments)
-        torch.cuda.current_stream().wait_stream(self.stream)
+        current.wait_stream(self.stream)
 
     def capture(self) -> tuple[Callable[[], None], Any]:
         graph = torch.cuda.CUDAGraph()

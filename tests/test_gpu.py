@@ -190,6 +190,8 @@ def test_what_becomes_a_graph_can_be_one(monkeypatch, settings, device):
 
     if device == "cpu":
         monkeypatch.setattr(gpu, "Graph", tape_class())
+    else:
+        settings = settings | {"num_threads": 2}  # of two groups one plays while the other is recorded
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # whose LSTM has a hidden state of its own
     expected = readable(make_trainer(total_timesteps=2000, device=device, **settings))
     trainer = readable(Trainer(dataclasses.replace(expected.args, cuda_graphs=True)))
@@ -211,7 +213,8 @@ def test_what_becomes_a_graph_can_be_one(monkeypatch, settings, device):
 def test_a_gpu_is_waited_for_as_little_as_can_be(monkeypatch, settings):
     """On torch's device "meta", whose tensors have no numbers: to ask for one raises, as on a GPU it would
     wait, and so does most that mixes its tensors with a processor's. A rollout asks for actions alone, an
-    update, when all is done, whether it is finite. What needs a random stream or C is stood in for."""
+    update, when all is done, whether it is finite; and what they copy there is not waited for. What needs a
+    random stream or C is stood in for."""
 
     def zeros(*shape: int, dtype: torch.dtype = torch.float32, **_) -> torch.Tensor:
         return torch.zeros(*shape, dtype=dtype, device="meta")
@@ -221,8 +224,13 @@ def test_a_gpu_is_waited_for_as_little_as_can_be(monkeypatch, settings):
         asked.append(len(drawn))
         return np.zeros_like(trainer.env.actions[: len(drawn)])
 
+    def to(tensor: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+        moved = copy(tensor, *args, **kwargs)
+        assert tensor.is_meta or not moved.is_meta or kwargs["non_blocking"]
+        return moved
+
     asked: list[int] = []
-    args = make_trainer(**settings).args
+    args, copy = make_trainer(**settings).args, torch.Tensor.to
     monkeypatch.setattr(torch, "Generator", MagicMock())
     monkeypatch.setattr(torch, "rand", zeros)
     monkeypatch.setattr(torch, "multinomial", lambda _, count, **kwargs: zeros(count, dtype=torch.int64))
@@ -232,6 +240,7 @@ def test_a_gpu_is_waited_for_as_little_as_can_be(monkeypatch, settings):
     monkeypatch.setattr(cpu, "load_muon_step", lambda *_: None)
     monkeypatch.setattr(cpu, "speed_up", lambda *_: None)
     trainer = Trainer(dataclasses.replace(args, device="meta"))
+    monkeypatch.setattr(torch.Tensor, "to", to)
     for turn in (1, 2):
         trainer.collect()
         assert len(asked) == turn * args.horizon * args.groups
@@ -262,8 +271,16 @@ def test_compiled_kernel_is_the_reference(shape):
 
 @needs_triton
 @needs_gpu
-def test_trainer_uses_the_kernel_on_a_gpu():
-    trainer = make_trainer(device="cuda")
-    assert trainer.advantages.__name__ == "advantages_triton"
-    trainer.collect()
-    trainer.update()
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_trainer_on_a_gpu(precision):
+    """It has the kernel, and its first ratios are 1 to rounding, with graphs as without."""
+    for graphs in (False, True):
+        sizes = {"groups": 2, "num_threads": 2, "minibatch_size": 256}
+        trainer = make_trainer(device="cuda", precision=precision, cuda_graphs=graphs, **sizes)
+        assert trainer.advantages.__name__ == "advantages_triton"
+        trainer.collect()
+        trainer.update()
+        ratios = trainer.segments.ratios
+        assert ((ratios - 1).abs().max() < {"float32": 1e-5, "bfloat16": 2e-2}[precision]).item()
+        trainer.collect()
+        trainer.update()

@@ -449,7 +449,7 @@ def test_a_rollout_in_c(settings, monkeypatch):
 
 EDITED_ROLLOUTS = [  # what people change there, most of which shows late or never in a few steps
     ("Trainer.play", "torch.from_numpy(new)", "torch.from_numpy(new).sign()"),
-    ("Trainer.play_step", "s.values[rows, time] = values", "s.values[rows, time] = 0.9 * values"),
+    ("Trainer.play_step", "(s.values, values)", "(s.values, 0.9 * values)"),
     ("Policy.actions", "drawn.cpu().numpy()", "drawn.cpu().numpy() % 3"),
     ("VecEnv._result", "return observations, rewards", "return observations, 2 * rewards"),
     ("VecEnv._result", "return observations, rewards", "return observations, rewards"),  # nothing
