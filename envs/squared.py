@@ -16,7 +16,7 @@ def action_space(config: dict) -> Discrete:
 
 
 # What differs from the trainer's defaults, the score that counts as solved, frames a second to watch at.
-train = {"total_timesteps": 2_000_000}
+train = {"total_timesteps": 4_000_000}
 solved = 0.95
 fps = 8
 
