@@ -11,13 +11,13 @@ The map, in the order data moves:
     Policy                      encoder, LSTM, action and value heads
     Muon                        the optimizer
     advantages_reference        value targets and policy advantages: GAE with V-trace's weights
-    Trainer.rollout, play       environment rows -> segments [segments, horizon, …]
+    Trainer.collect, play       environment rows -> segments [segments, horizon, …]
     Trainer.update, gradients   segments -> minibatches -> gradients -> weights
     train                       the loop: rollout, update, log, checkpoint (trackers.py writes and shows them)
     trained_policy              what a run learned; envs/render.py plays it
     main                        the command line (settings.py reads it)
 
-To read the algorithm, read `Trainer.rollout`, `play`, `update`, `gradients`; the rest serves them.
+To read the algorithm, read `Trainer` from `collect` to `gradients`; the rest serves that.
 """
 
 import time
@@ -495,7 +495,7 @@ class Trainer:
             raise UsageError(f"--env: {error}") from None
         torch.manual_seed(args.seed)
         self.policy = make_policy(args, env).to(self.device)
-        self.parameters = list(self.policy.parameters())
+        self.parameters = [p for p in self.policy.parameters() if p.requires_grad]
         sizes, dtype = [p.numel() for p in self.parameters], self.parameters[0].dtype
         self.gradient = torch.zeros(sum(sizes), dtype=dtype, device=self.device)  # of all of them
         self.parts = [x.view_as(p) for x, p in zip(self.gradient.split(sizes), self.parameters, strict=True)]
@@ -511,9 +511,9 @@ class Trainer:
         if on_gpu and importlib.util.find_spec("triton") and build.has_compiler():  # which Triton needs, too
             from kernels import gpu
 
-            self.advantages = gpu.advantages_triton
+            self.advantages = cpu.trusted(gpu.advantages_triton, advantages_reference, self)
         if not on_gpu and (":" not in args.env or build.has_compiler()):  # those of others need no compiler
-            self.advantages = cpu.load_advantages()
+            self.advantages = cpu.trusted(cpu.load_advantages(), advantages_reference, self)
             parallel = weakref.WeakMethod(self.parallel)  # the optimizer does not keep its trainer
             self.optimizer.kernel = cpu.load_muon_step(self.optimizer, lambda *work: parallel()(*work))
             try:
@@ -542,7 +542,7 @@ class Trainer:
             self.policy.forward = torch.compile(self.policy.forward, dynamic=True)
         ours = self.policy.network and ":" not in args.env and args.env_threads == 1
         if ours and not cpu.plays(self, Trainer.play):
-            say("play(), or what it calls, is not what is in C: it runs as it is written, more slowly")
+            say("the text of play() or what it calls is not what is in C: it runs as written, more slowly")
         self.streams = [torch.cuda.Stream(self.device) if on_gpu else None for _ in range(args.groups)]
         self.graphs: list[Callable] = []  # of play_step, one a group
         if args.cuda_graphs:
@@ -612,27 +612,14 @@ class Trainer:
         noise = self.policy.noise(horizon, rows, generator=generator)
         if kernel := self.policy.network or self.policy.kernel:
             kernel.weights(anew=True)
-        self.parallel(lambda group: self.in_stream(group, noise), range(self.args.groups))
+        self.parallel(lambda group: self.rollout_in_stream(group, noise), range(self.args.groups))
         for stream in filter(None, self.streams):
             torch.cuda.default_stream(self.device).wait_stream(stream)
         if self.args.normalize_returns:
             self.scale_rewards()
 
-    def scale_rewards(self) -> None:
-        """Divides rewards by the root mean square, over all of the run, of their discounted sums from each
-        step to the end of its episode or segment."""
-        new = slice(self.env.num_envs)
-        rewards, terminals, truncations = (
-            x[new] for x in (self.segments.rewards, self.segments.terminals, self.segments.truncations))
-        zeros, ones = torch.zeros_like(rewards), torch.ones_like(rewards)
-        sums = self.advantages(rewards, zeros, zeros, terminals, truncations, ones,
-                               self.args.gamma, 1.0, 1.0, 1.0)[1]  # over values of 0
-        moment = torch.stack((sums.square().mean(0).sum(), torch.ones_like(sums[0]).sum()))
-        self.return_moment += self.average([moment])[0]
-        rewards /= (self.return_moment[0] / self.return_moment[1] + 1e-8).sqrt()
-
-    def in_stream(self, group: int, noise: Tensor) -> None:
-        """`rollout`; on a GPU in a stream of the group's own, so that copies of one group go on while the
+    def rollout_in_stream(self, group: int, noise: Tensor) -> None:
+        """`rollout`; on a GPU in a stream of the group's own, so that transfers for one group go on while the
         policy works for another, and wait for no more than the group's own results."""
         if stream := self.streams[group]:
             stream.wait_stream(torch.cuda.default_stream(self.device))
@@ -640,8 +627,7 @@ class Trainer:
             self.rollout(group, noise)
 
     def rollout(self, group: int, noise: Tensor) -> None:
-        """Plays one segment on every row of a group, straight into the segments, with `noise` from the policy
-        [horizon, rows, outputs]."""
+        """Plays a segment on every row of a group, with `noise` from the policy [horizon, rows, outputs]."""
         began, profile = time.perf_counter(), Profile()
         env, policy, s, rows = self.env, self.policy, self.segments, self.env.rows(group)
         state = s.h[rows], s.c[rows]
@@ -660,20 +646,20 @@ class Trainer:
         self.profile.add(profile)
 
     def play(self, group: int, state: State, noise: Tensor, profile: Profile) -> tuple[State, list]:
-        """The steps of a rollout. Returns the last state and, of every truncated episode, where it was cut,
-        its last observation and the LSTM state there."""
+        """The steps of a rollout, into the segments. Returns the last state and, of every truncated episode,
+        where it was cut, its last observation and the LSTM state there."""
         env, s, horizon, device, cuts = self.env, self.segments, self.args.horizon, self.device, []
-        rows, play_step, times = env.rows(group), self.play_step, [slice(t, t + 1) for t in range(horizon)]
+        rows, play_step, places = env.rows(group), self.play_step, [slice(t, t + 1) for t in range(horizon)]
         if self.graphs:
-            play_step, times = self.graphs[group], torch.arange(horizon, device=device).split(1)
-        # On a GPU, what environments give waits in page-locked memory, to be copied there at once.
+            play_step, places = self.graphs[group], torch.arange(horizon, device=device).split(1)
+        # What environments give is put in order at the end; for a GPU it waits in page-locked memory.
         received = {name: torch.empty(horizon, rows.stop - rows.start, dtype=getattr(s, name).dtype,
                                       pin_memory=device.type == "cuda")
                     for name in ("rewards", "terminals", "truncations")}
         observations = torch.from_numpy(env.observations[rows]).to(device, non_blocking=True)
         for t in range(horizon):
             with profile("rollout forward"), self.autocast():
-                drawn, state = play_step(rows, times[t], observations, state, noise[t, rows])
+                drawn, state = play_step(rows, places[t], observations, state, noise[t, rows])
             with profile("rollout copy"):
                 actions = self.policy.actions(drawn)  # a GPU's are waited for
             with profile("rollout environment"):
@@ -696,16 +682,30 @@ class Trainer:
                 getattr(s, name)[rows] = x.to(device, non_blocking=True).mT
         return state, cuts
 
-    def play_step(self, rows: slice, time: slice | Tensor, observations: Tensor, state: State,
+    def play_step(self, rows: slice, at: slice | Tensor, observations: Tensor, state: State,
                   noise: Tensor) -> tuple[Tensor, State]:
-        """Plays a step on the rows of a group and writes it into their segments. time: where, a slice of one
-        or, as a CUDA graph would freeze that, a tensor [1]. Returns what was drawn and the next state."""
+        """Plays a step on the rows of a group and writes it into their segments. at: the time there, a slice
+        of one or, as a CUDA graph would freeze that, a tensor [1]. Returns what was drawn and the next state.
+        """
         s = self.segments
         drawn, logprobs, values, state = self.policy.play(observations, state, noise)
         pairs = (s.observations, observations), (s.actions, drawn), (s.logprobs, logprobs), (s.values, values)
         for x, new in pairs:
-            x[rows, time] = new.unsqueeze(1).to(x.dtype)
+            x[rows, at] = new.unsqueeze(1).to(x.dtype)
         return drawn, state
+
+    def scale_rewards(self) -> None:
+        """Divides rewards by the root mean square, over all of the run, of their discounted sums from each
+        step to the end of its episode or segment."""
+        new = slice(self.env.num_envs)
+        rewards, terminals, truncations = (
+            x[new] for x in (self.segments.rewards, self.segments.terminals, self.segments.truncations))
+        zeros, ones = torch.zeros_like(rewards), torch.ones_like(rewards)
+        sums = self.advantages(rewards, zeros, zeros, terminals, truncations, ones,
+                               self.args.gamma, 1.0, 1.0, 1.0)[1]  # over values of 0
+        moment = torch.stack((sums.square().mean(0).sum(), torch.ones_like(sums[0]).sum()))
+        self.return_moment += self.average([moment])[0]
+        rewards /= (self.return_moment[0] / self.return_moment[1] + 1e-8).sqrt()
 
     def update(self) -> None:
         """Trains on minibatches of whole segments, drawn by the size of their advantages."""

@@ -77,7 +77,8 @@ def import_torch() -> None:
 
     import numpy.random
 
-    threading.Thread(target=load_library).start()
+    if "--profile" not in sys.argv:  # torch's profiler is to be loaded by the main thread, and complains
+        threading.Thread(target=load_library).start()
     import gymnasium.vector
     import tyro
 

@@ -2,8 +2,8 @@
 
 Tests hold each to its readable version: `advantages_reference`, `Muon.step` and `Policy` with
 `Trainer.gradients` and `Trainer.play` in cleanpuffer.py, and `lstm_reference` here. Whoever edits these
-need not edit this: a trainer compares `MuonStep` and `Network` with them before it uses them, and plays in C
-only if its rollout is written as it was when it was put into C. Without a compiler torch does the same.
+need not edit this: a trainer compares advantages, `MuonStep` and `Network` with them before it uses these,
+and plays in C only if `play` is written as it was when it was put into C. Without a compiler torch does all.
 """
 
 import ctypes
@@ -21,12 +21,13 @@ from gymnasium.spaces import Discrete
 from torch import Tensor, nn
 
 import build
+from trackers import say
 
 State = tuple[Tensor, Tensor]  # of an LSTM: h and c, each [rows, hidden]
 LANES = 4  # sums of gradients that threads add to side by side, which takes a third of a thread's time
 POINTERS = {torch.int64: "int64_t *", torch.float64: "double *"}
 POINTERS |= dict.fromkeys((torch.uint8, torch.bool), "uint8_t *")
-ROLLOUT = "578d40a89c7a7f23"  # the fingerprint of the functions that `Network.rollout` stands for
+ROLLOUT = "d676367c9ac020a7"  # the fingerprint of the functions that `Network.rollout` stands for
 
 
 def keep_freed_memory() -> None:
@@ -56,6 +57,26 @@ def load_advantages() -> Callable[..., tuple[Tensor, Tensor]]:
         return outputs
 
     return advantages_c
+
+
+def trusted(fast: Callable, reference: Callable, trainer: Any) -> Callable:
+    """Of two functions for advantages the fast one where, on made-up segments, it gives what the reference
+    gives, which people edit; else the reference."""
+    if fast is reference:
+        return fast
+    generator, shape = torch.Generator().manual_seed(0), (8, trainer.args.horizon)
+    numbers = torch.randn(4, *shape, generator=generator)
+    ends = torch.rand(shape, generator=generator)
+    segments = *numbers[:3], (ends < 0.1).byte(), (ends > 0.9).byte(), numbers[3].exp()
+    segments = [x.to(trainer.device) for x in segments]
+    try:
+        pairs = zip(*(each(*segments, 0.97, 0.9, 1.2, 0.8) for each in (fast, reference)), strict=True)
+        same = all((a - b).abs().max() <= 1e-4 * b.abs().max() for a, b in pairs)
+    except (RuntimeError, ValueError, TypeError):  # of one that works otherwise
+        same = False
+    if not same:
+        say("advantages_reference() is not what the kernel computes: it runs as written, more slowly")
+    return fast if same else reference
 
 
 class MuonStep:
@@ -123,6 +144,8 @@ def load_muon_step(muon: Any, parallel: Callable = map) -> Callable[[Any], None]
             same &= min(shape) < 64 or orthogonalizes(library, muon, torch.randn(shape, generator=generator))
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError):  # of one that works otherwise
         same = False
+    if not same:
+        say("Muon, or orthogonalize(), is not what is in C: it runs as written, more slowly")
     return step_in_c if same else None
 
 
@@ -439,6 +462,10 @@ def network_agrees(trainer: Any) -> bool:
         if policy.action_mask:  # an action is legal
             s.observations.flatten(2)[..., policy.action_mask][..., 0] = 1
         s.h, s.c = torch.randn(2, rows, policy.hidden_size, generator=generator)
+        for x in (s.rewards, s.bootstraps, s.values, s.ratios):  # which a loss of one's own may look at
+            x.copy_(torch.randn(x.shape, generator=generator))
+        for x in (s.terminals, s.truncations):
+            x.copy_(torch.rand(x.shape, generator=generator) > 0.8)
         s.valid.copy_(torch.rand(rows, horizon, generator=generator) > 0.2)
         clip, reach = math.log1p(max(args.clip_coef, 0.1)), args.vf_clip_coef or 0.2
         for spread in (0, 1, 10):

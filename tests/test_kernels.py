@@ -382,8 +382,16 @@ EDITS = {  # method: what to replace there, and by what; some show only with wei
         ("ratio = logratio.exp()", "ratio = logratio.clamp(-1, 1).exp()"),
         ("args.ent_coef * entropy", "args.ent_coef * (1 - self.progress()) * entropy"),
         ("args.ent_coef * entropy", "args.ent_coef * entropy + 0.01 * (ratio - 1 - logratio)"),
+        ("(loss * valid)", "(loss * valid * (1 + s.rewards[index].abs()))"),
+        ("(loss * valid)", "(loss * valid * (1 - s.terminals[index].float()))"),
+        ("(loss * valid)", "(loss * valid * s.ratios[index])"),
     ],
-    "Trainer.value_loss": [("if limit", "if False"), ("0.5 * loss", "0.505 * loss")],
+    "Trainer.value_loss": [
+        ("if limit", "if False"),
+        ("0.5 * loss", "0.505 * loss"),
+        ("0.5 * loss", "(0.5 + self.segments.truncations[index]) * loss"),
+        ("0.5 * loss", "(0.5 + self.segments.bootstraps[index]) * loss"),
+    ],
 }
 
 
@@ -469,7 +477,7 @@ def test_an_edited_rollout_is_not_overruled(name, old, new, tmp_path, monkeypatc
     monkeypatch.setattr(kind, name, vars(globals_[kind.__name__])[name])
     trainer = make_trainer(env="pong")
     assert trainer.policy.network and cpu.plays(trainer, Trainer.play) == (old == new)
-    assert ("play(), or what it calls, is not what is in C" in capsys.readouterr().out) == (old != new)
+    assert ("the text of play() or what it calls" in capsys.readouterr().out) == (old != new)
 
 
 def test_who_plays_otherwise_is_not_overruled(monkeypatch):
@@ -539,6 +547,43 @@ def test_comparing_leaves_no_traces():
         assert before[1:] == (trainer.segments, trainer.policy.kernel)
         assert trainer.steps == trainer.updates == 0
         assert not any(x.any() for x in vars(trainer.segments).values())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("rewards[:, t] + gamma", "2 * rewards[:, t] + gamma"),
+        ("max=c_clip", "max=rho_clip"),
+        ("truncations[:, t], bootstraps[:, t]", "truncations[:, t], 0"),  # a cut is an end
+        ("-> tuple[Tensor, Tensor]:", "-> tuple[Tensor, Tensor]:\n    return None"),
+        ("rewards[:, t] + gamma", "rewards[:, t] + gamma"),  # nothing
+    ],
+)
+def test_edited_advantages_are_not_overruled(old, new, monkeypatch, capsys):
+    source = inspect.getsource(cleanpuffer.advantages_reference)
+    assert source.count(old) == 1
+    globals_ = dict(vars(cleanpuffer))
+    exec(source.replace(old, new), globals_)
+    edited = globals_["advantages_reference"]
+    monkeypatch.setattr(cleanpuffer, "advantages_reference", edited)
+    assert (make_trainer().advantages is edited) == (old != new)
+    assert ("advantages_reference() is not what" in capsys.readouterr().out) == (old != new)
+
+
+def test_weights_that_are_not_trained_stay(monkeypatch):
+    original = cleanpuffer.Policy.__init__
+
+    def frozen(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        self.encoder.requires_grad_(False)
+
+    monkeypatch.setattr(cleanpuffer.Policy, "__init__", frozen)
+    trainer = make_trainer()
+    before = [p.clone() for p in trainer.policy.parameters()]
+    trainer.collect()
+    trainer.update()
+    for p, old in zip(trainer.policy.parameters(), before, strict=True):
+        assert torch.equal(p, old) != p.requires_grad
 
 
 def test_an_edited_network_is_not_overruled(monkeypatch, capsys):
@@ -658,7 +703,7 @@ def test_muon_in_c_does_not_lose_what_is_not_finite(bad):
     assert all(p.isnan().any() for p in parameters_of(muon))
 
 
-def test_an_edited_muon_is_what_counts(monkeypatch):
+def test_an_edited_muon_is_what_counts(monkeypatch, capsys):
     """Whatever was edited: the iteration, also where it treats wide matrices alone otherwise, or the step."""
     orthogonalize, step = cleanpuffer.orthogonalize, cleanpuffer.Muon.step
     renamed = make_muons(False)[0]
@@ -693,10 +738,10 @@ def test_an_edited_muon_is_what_counts(monkeypatch):
     def in_c():
         return bool(make_trainer().optimizer.kernel)
 
-    assert in_c()
+    assert in_c() and not capsys.readouterr().out
     for edit in (longer, wide):
         monkeypatch.setattr(cleanpuffer.Muon, "orthogonalize", staticmethod(edit))
-        assert not in_c()
+        assert not in_c() and "Muon, or orthogonalize(), is not what is in C" in capsys.readouterr().out
     for edit in (orthogonalize, large, in_bfloat16, never_rounded):
         monkeypatch.setattr(cleanpuffer.Muon, "orthogonalize", staticmethod(edit))
         rounds = edit in (in_bfloat16, never_rounded) and not cpu.has_bfloat16()
