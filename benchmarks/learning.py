@@ -31,7 +31,9 @@ def run(env: str, seed: int, stop_score: float | None, episodes: int, extra: lis
         stop = [] if stop_score is None else ["--stop-score", str(stop_score)]
         command = [*script, "--env", env, "--seed", str(seed), "--run-dir", f"{folder}/run", *stop, *extra]
         began = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(done.stderr.strip() or done.stdout.strip())
         summary = {"wall": time.perf_counter() - began} | json.loads(
             Path(f"{folder}/run/summary.json").read_text()
         )
@@ -75,7 +77,7 @@ def main() -> None:
         for env in options.envs:
             stop = None if options.to_the_end or options.curves else envs.spec(env).solved
             results[env].append(run(env, seed, stop, options.episodes, extra))
-    print(f"{options.seeds} seeds, median (lowest, highest); {' '.join(extra)}\n")
+    print(f"{options.seeds} seeds, median (lowest, highest) {' '.join(extra)}\n")
     print("| env | score | wall seconds | steps | solved | evaluated |\n|---|---|---|---|---|---|")
     for env, runs in results.items():
         goal = envs.spec(env).solved
@@ -90,7 +92,7 @@ def main() -> None:
         print(f"\n| env |{''.join(f' {tenth}0 % |' for tenth in range(1, 11))}\n|{'---|' * 11}")
         for env, runs in results.items():
             tenths = zip(*(r["curve"] for r in runs), strict=True)
-            print(f"| {env} | {' | '.join(spread(list(scores), '.1f') for scores in tenths)} |")
+            print(f"| {env} | {' | '.join(spread(list(scores), '.3g') for scores in tenths)} |")
 
 
 if __name__ == "__main__":
